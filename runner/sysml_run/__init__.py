@@ -1,0 +1,3 @@
+"""One YAML recipe fine-tunes a language model."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,42 @@
+"""What a backend gives: derived values and the launch of the training process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sysml_run.machine import Machine
+from sysml_run.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A value the plan filled in where the recipe left the choice, and why; `pointer` is dotted."""
+
+    pointer: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process of a run. `files` are texts by name, relative to the run directory; `argv` names them there."""
+
+    stage: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Recipe x Machine -> text; a backend starts nothing and touches no accelerator."""
+
+    def derive(self, recipe: Recipe, machine: Machine) -> list[Derived]:
+        """What this hardware settles that the recipe left open."""
+
+    def train(self, recipe: Recipe, machine: Machine, run: str) -> Launch:
+        """The launch of the train stage for the run directory `run`."""
+
+    def threads(self, recipe: Recipe) -> int:
+        """Threads of the stages that run in one process beside training."""

@@ -1,0 +1,33 @@
+"""`sysml-run plan`: everything that would run, on screen, as JSON, or as files that run by hand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from sysml_run import machine, plan, planview, runs
+from sysml_run.errors import UsageError
+from sysml_run.rundir import RunDir
+
+from .load import load, ready
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan; with --write also lay out a run directory."""
+    if options.format == "json":
+        sys.stdout, screen = sys.stderr, sys.stdout
+    else:
+        screen = sys.stdout
+    document, resolved = load(options.recipe, options)
+    folder = (options.write or runs.new_path(Path("runs"), resolved.recipe.name)).absolute()
+    made = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
+    shown = planview.values(made, document.source)
+    if options.write:
+        ready(resolved)
+        if any(folder.glob("*")):
+            raise UsageError(f"{folder} is not empty", "name a new folder")
+        runs.write(RunDir(folder), made, document.text, shown)
+    screen.write(json.dumps(shown, indent=2) + "\n" if options.format == "json" else planview.text(made, commands=True))
+    return 0

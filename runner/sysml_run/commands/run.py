@@ -1,0 +1,71 @@
+"""`sysml-run RECIPE…`: the whole pipeline, one recipe after the other."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sysml_run import execute, machine, manifest, plan, planview, runs, summary
+from sysml_run.document import Document
+from sysml_run.errors import UsageError
+from sysml_run.plan import Plan
+from sysml_run.rundir import RunDir
+
+from .load import load, ready
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run every recipe. Raises what stops a run; the runs before it stay."""
+    names, wanted = recipes(options)
+    if not names:
+        raise UsageError("no recipe is named", "sysml-run recipes/quickstart.yaml, or sysml-run --help")
+    for name in names:
+        one(Path(name), options, wanted)
+    return 0
+
+
+def recipes(options: argparse.Namespace) -> tuple[list[str], str | None]:
+    """The recipes and the run to resume; `--resume RECIPE` means the newest run of that recipe."""
+    if options.resume and options.resume.endswith((".yaml", ".yml")):
+        return [options.resume, *options.recipes], ""
+    return options.recipes, options.resume
+
+
+def one(path: Path, options: argparse.Namespace, wanted: str | None) -> None:
+    """Plan, make or find the run directory, run its stages, and print what came of it."""
+    document, resolved = load(path, options)
+    ready(resolved)
+    folder = runs.new_path(options.runs, resolved.recipe.name)
+    made = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
+    rundir = _resumed(options.runs, made, wanted)
+    if rundir is not None:
+        made = plan.make(resolved, machine.look(), str(rundir.path), offline=options.offline)
+    rundir = rundir or _fresh(RunDir(folder), made, document)
+    launches = plan.choose(made, options.only, options.until)
+    with runs.owned(rundir) as lock:
+        execute.run(launches, rundir, lock)
+        if all(rundir.done(launch.stage) for launch in made.launches):
+            manifest.write_run(rundir)
+            runs.set_state(rundir, "done", None)
+    sys.stdout.write(summary.summary(rundir) + "\n")
+
+
+def _resumed(folder: Path, made: Plan, wanted: str | None) -> RunDir | None:
+    """The run to go on with: the one asked for, or the newest if its user stopped it; None for a new run."""
+    if wanted is None:
+        found = runs.interrupted(folder, made)
+    else:
+        found = runs.find(folder, made.recipe.name, wanted)
+        if not runs.same(found, made):
+            hint = "go on with the recipe as it was, or start a new run without --resume"
+            raise UsageError(f"the recipe has changed since {found.path} was started", hint)
+    if found is not None:
+        sys.stdout.write(f"going on with {found.path} ({runs.state(found)['state']})\n")
+    return found
+
+
+def _fresh(rundir: RunDir, made: Plan, document: Document) -> RunDir:
+    runs.write(rundir, made, document.text, planview.values(made, document.source))
+    sys.stdout.write(planview.text(made, commands=False))
+    return rundir

@@ -1,0 +1,221 @@
+"""Checksums: what a package or a run holds, what made it, and whether every byte is still the same.
+
+They find damage and later edits. They are no signature: who can change a file can change the manifest too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from . import machine
+from .errors import UsageError
+from .rundir import PARTIAL, RunDir, read_json, write_json, write_text
+
+FORMAT = 1
+NAME, SUMS = "manifest.json", "SHA256SUMS"
+LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "safetensors"),
+    *("gguf", "bitsandbytes", "numpy", "deepspeed", "torch_xla", "sysml-run"),
+)
+ARTIFACTS = (
+    *("recipe.yaml", "recipe.json", "plan.json", "launch", "data", "records", "metrics.jsonl", "model", "merged"),
+    *("quantized", "evaluation.json", "generations.jsonl", "worst_rows.jsonl", "package", "report.html", "figures"),
+)
+Entries = dict[str, dict[str, Any]]
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Python and the training libraries that are installed; imports none of them."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def entries(folder: Path, names: Iterable[str]) -> Entries:
+    """`{name: {"sha256", "bytes"}}` of files in `folder`."""
+    return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(names)}
+
+
+def write(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave `manifest.json` and `SHA256SUMS` (for `sha256sum -c`) over every file of a package; gives the manifest."""
+    files = entries(folder, _names(folder) - {NAME, SUMS})
+    made = {"format": FORMAT, "kind": "package", **facts, "files": files}
+    write_json(folder / NAME, made)
+    write_text(folder / SUMS, _sums(files | entries(folder, [NAME])))
+    return made
+
+
+def write_run(rundir: RunDir) -> dict[str, Any]:
+    """Leave the run's own `manifest.json` over every artifact; to be called when the last stage is done."""
+    values, prepare = read_json(rundir.recipe)["values"], _record(rundir, "prepare")
+    train = _record(rundir, "train")
+    made = {
+        "format": FORMAT,
+        "kind": "run",
+        "name": values["name"],
+        "created": train.get("started"),
+        "base_model": train.get("base"),
+        "data": data(prepare),
+        "recipe_sha256": sha256(rundir.recipe),
+        "versions": versions(),
+        "hardware": _hardware(),
+        "git": _git(rundir),
+        "files": entries(rundir.path, _artifacts(rundir.path)),
+    }
+    write_json(rundir / NAME, made)
+    return made
+
+
+def data(prepare: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name, bytes and digest of each data file, from the record of the prepare stage."""
+    files = prepare.get("files", [])
+    return [{"name": file["name"], "bytes": file["size"], "sha256": file["sha256"]} for file in files]
+
+
+def verify(folder: Path) -> list[str]:
+    """What differs from the manifest of a package or run: `NAME: missing`, `changed` or `extra`, by name.
+
+    Raises UsageError when there is no manifest of ours.
+    """
+    made = _load(folder)
+    listed: Entries = made["files"]
+    present = _artifacts(folder) if made["kind"] == "run" else _names(folder) - {NAME, SUMS}
+    problems = dict.fromkeys(present - set(listed), "extra")
+    for name, entry in listed.items():
+        problem = _compare(folder, name, entry)
+        if problem:
+            problems[name] = problem
+    if made["kind"] == "package":
+        problems |= _compare_sums(folder, listed)
+    return [f"{name}: {problem}" for name, problem in sorted(problems.items())]
+
+
+def refusal(folder: Path) -> str | None:
+    """Why `folder` may not be replaced by a package; None if it may, being absent, empty or an unmixed package of ours."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    if not folder.is_dir():
+        return "it is a file"
+    try:
+        made = _load(folder)
+    except UsageError as error:
+        return error.message
+    foreign = sorted(_names(folder) - set(made["files"]) - {NAME, SUMS})
+    if made["kind"] != "package":
+        return "it is a run directory"
+    return f"it holds files that are not part of the package: {', '.join(foreign[:3])}" if foreign else None
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    try:
+        made: Any = read_json(folder / NAME)
+    except FileNotFoundError:
+        raise UsageError(f"{folder} has no {NAME}", "name a package or a finished run directory") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / NAME} cannot be read: {error}") from None
+    known = isinstance(made, dict) and made.get("format") == FORMAT and made.get("kind") in ("package", "run")
+    if not known or not isinstance(made.get("files"), dict):
+        raise UsageError(f"{folder / NAME} is not a manifest of sysml-run (format {FORMAT})")
+    return dict(made)
+
+
+def _compare(folder: Path, name: str, entry: Any) -> str | None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return "listed, but outside the folder"
+    file = folder / path
+    if not file.is_file():
+        return "missing"
+    wanted = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else ()
+    same = wanted and wanted[0] == file.stat().st_size and wanted[1] == sha256(file)
+    return None if same else "changed"
+
+
+def _compare_sums(folder: Path, listed: Entries) -> dict[str, str]:
+    """`SHA256SUMS` vouches for the manifest, and says the same of every other file."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return {SUMS: "missing"}
+    except (OSError, ValueError):
+        return {SUMS: "changed"}
+    own = _sums(entries(folder, [NAME]))
+    if own not in lines:
+        return {NAME: "changed"}
+    return {} if sorted(lines) == sorted([own, *_sums(listed).splitlines(keepends=True)]) else {SUMS: "changed"}
+
+
+def _sums(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lines in the format of coreutils; one that starts with a backslash has backslashes and line breaks escaped."""
+    lines = []
+    for name, entry in sorted(files.items()):
+        written = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        lines.append(f"{'' if written == name else chr(92)}{entry['sha256']}  {written}\n")
+    return "".join(lines)
+
+
+def _names(folder: Path) -> set[str]:
+    """Every file below `folder`, however deep; what an interrupted write left does not count."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    names = (path.relative_to(folder) for path in found)
+    return {name.as_posix() for name in names if not any(part.startswith(PARTIAL) for part in name.parts)}
+
+
+def _artifacts(folder: Path) -> set[str]:
+    return {name for name in _names(folder) if name.split("/")[0] in ARTIFACTS}
+
+
+def _record(rundir: RunDir, stage: str) -> dict[str, Any]:
+    path = rundir.record(stage)
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _hardware() -> dict[str, Any]:
+    """The machine that wrote this; memory in bytes."""
+    facts = asdict(machine.look())
+    return {"system": platform.system(), **{key: facts[key] for key in ("processor", "cores", "memory", "bf16")}}
+
+
+def _git(rundir: RunDir) -> dict[str, Any] | None:
+    """Commit of the folder the recipe came from, and whether it is clean; None where there is no repository.
+
+    The file the plan names counts only while it still holds the text that was run.
+    """
+    try:
+        file = Path(json.loads((rundir / "plan.json").read_text(encoding="utf-8"))["recipe"])
+        same = file.read_bytes() == (rundir / "recipe.yaml").read_bytes()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    commit = _ask_git(file.parent, "rev-parse", "HEAD") if same else None
+    if commit is None:
+        return None
+    tracked = _ask_git(file.parent, "ls-files", "--error-unmatch", "--", file.name) is not None
+    return {"commit": commit, "clean": tracked and _ask_git(file.parent, "status", "--porcelain", "-uno") == ""}
+
+
+def _ask_git(folder: Path, *words: str) -> str | None:
+    """What git answers; None for any failure. Runs no program that the repository names."""
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "--no-optional-locks", *words]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

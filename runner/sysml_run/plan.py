@@ -1,0 +1,124 @@
+"""Recipe x Machine -> everything that would run, as plain data; starts nothing."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .backends import BACKENDS
+from .backends.base import Derived, Launch
+from .errors import UsageError
+from .machine import Machine
+from .recipe import Recipe
+from .resolve import Resolved, build
+
+ENV = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run; `wanted` says for which recipes it exists."""
+
+    name: str
+    does: str
+    wanted: Callable[[Recipe], bool] = lambda _: True
+
+
+STAGES = (
+    Stage("prepare", "rows -> tokens and labels"),
+    Stage("train", "fine-tune"),
+    Stage("evaluate", "loss and answers before and after"),
+    Stage("merge", "adapter into base, proven equal", lambda recipe: recipe.lora is not None),
+    Stage("package", "a folder that loads offline"),
+    Stage("report", "report.html"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would run; `values` is the resolved recipe with what was derived."""
+
+    recipe: Recipe
+    values: dict[str, Any]
+    sources: dict[str, str]
+    derived: tuple[Derived, ...]
+    batch: Mapping[str, int]
+    launches: tuple[Launch, ...]
+
+
+def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = False) -> Plan:
+    """Settle what the recipe left open and lay out the processes for the run directory `run` (an absolute path)."""
+    backend = BACKENDS[resolved.recipe.hardware.accelerator]
+    derived = [*backend.derive(resolved.recipe, machine), *_batch(resolved.recipe)]
+    values, sources = copy.deepcopy(resolved.values), dict(resolved.sources)
+    for item in derived:
+        _put(values, item.pointer, item.value)
+        sources[item.pointer] = f"derived: {item.reason}"
+    recipe = build(values)
+    env = {**ENV, **(OFFLINE if offline else {})}
+    launches = tuple(_launch(stage, recipe, machine, run, env) for stage in STAGES if stage.wanted(recipe))
+    return Plan(recipe, values, sources, tuple(derived), batch(recipe), launches)
+
+
+def choose(plan: Plan, only: Sequence[str], until: str | None) -> tuple[Launch, ...]:
+    """The launches of `--only` and `--until`. Raises UsageError for a stage this run does not have."""
+    names = [launch.stage for launch in plan.launches]
+    for name in [*only, *([until] if until else [])]:
+        if name not in names:
+            raise UsageError(f"this run has no stage {name!r}", f"its stages: {', '.join(names)}")
+    last = names.index(until) if until else len(names) - 1
+    return tuple(item for item in plan.launches[: last + 1] if not only or item.stage in only)
+
+
+def world_size(recipe: Recipe) -> int:
+    """Training processes over all machines; one for a TPU slice, whose cores share the global micro batch."""
+    devices, nodes = getattr(recipe.hardware, "devices", 1), getattr(recipe.hardware, "nodes", 1)
+    return int(devices) * int(nodes)
+
+
+def batch(recipe: Recipe) -> dict[str, int]:
+    """Rows: micro batch of one device, accumulation, devices, and their product."""
+    micro, accumulation = recipe.training.micro_batch_size, recipe.training.gradient_accumulation_steps or 1
+    world = world_size(recipe)
+    return {
+        "micro": micro,
+        "accumulation": accumulation,
+        "world_size": world,
+        "effective": micro * accumulation * world,
+    }
+
+
+def command(launch: Launch) -> str:
+    """The line that runs this launch by hand."""
+    return shlex.join(["env", *(f"{name}={value}" for name, value in launch.env.items()), *launch.argv])
+
+
+def _batch(recipe: Recipe) -> list[Derived]:
+    training, name = recipe.training, "training.gradient_accumulation_steps"
+    if training.gradient_accumulation_steps is not None:
+        return []
+    if training.effective_batch_size is None:
+        return [Derived(name, 1, "neither it nor effective_batch_size is written")]
+    each = training.micro_batch_size * world_size(recipe)
+    reason = f"effective_batch_size {training.effective_batch_size} / {each} rows a step over all devices"
+    return [Derived(name, training.effective_batch_size // each, reason)]
+
+
+def _launch(stage: Stage, recipe: Recipe, machine: Machine, run: str, env: Mapping[str, str]) -> Launch:
+    backend = BACKENDS[recipe.hardware.accelerator]
+    if stage.name == "train":
+        made = backend.train(recipe, machine, run)
+        return Launch(made.stage, made.argv, {**env, **made.env}, made.files)
+    threads = {"OMP_NUM_THREADS": str(backend.threads(recipe))}
+    return Launch(stage.name, (machine.python, "-m", "sysml_run.worker", stage.name, run), {**env, **threads})
+
+
+def _put(values: dict[str, Any], pointer: str, value: Any) -> None:
+    *sections, key = pointer.split(".")
+    for section in sections:
+        values = values[section]
+    values[key] = value

@@ -1,0 +1,98 @@
+"""Where runs live: making a new run directory, finding one to resume, and the state each is in."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .plan import Plan, command
+from .rundir import RunDir, read_json, sweep, write_json, write_text
+
+
+def new_path(runs: Path, name: str) -> Path:
+    """A fresh `runs/NAME/TIME-XXXX`; the time is UTC."""
+    return runs.absolute() / name / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def write(rundir: RunDir, plan: Plan, recipe_text: str, shown: dict[str, Any]) -> None:
+    """Lay out a run directory: the recipe as written and as resolved, the plan, and the launch files."""
+    write_text(rundir / "recipe.yaml", recipe_text)
+    write_json(rundir / "plan.json", shown)
+    for launch in plan.launches:
+        for name, text in launch.files.items():
+            write_text(rundir / name, text)
+        write_text(rundir.launch / f"{launch.stage}.sh", f"#!/bin/sh\n{command(launch)}\n")
+    write_json(rundir.recipe, {"values": plan.values, "sources": plan.sources})
+
+
+def find(runs: Path, name: str, wanted: str) -> RunDir:
+    """The run to resume: a run directory, an id of this recipe's runs, or the newest one for an empty `wanted`.
+
+    Raises UsageError.
+    """
+    if not wanted:
+        known = all_runs(runs, name)
+        if not known:
+            raise UsageError(f"there is no run of {name!r} in {runs}", "leave --resume out to start one")
+        return known[-1]
+    for path in (Path(wanted), runs / name / wanted):
+        if (path / "recipe.json").is_file():
+            return RunDir(path.absolute())
+    raise UsageError(f"there is no run directory {wanted}", f"see {runs / name}")
+
+
+def all_runs(runs: Path, name: str) -> list[RunDir]:
+    """Runs of a recipe, oldest first."""
+    folders = sorted((runs.absolute() / name).glob("*/recipe.json"))
+    return [RunDir(file.parent) for file in folders]
+
+
+def interrupted(runs: Path, plan: Plan) -> RunDir | None:
+    """The newest run of the same resolved recipe, if it was stopped by its user before its end."""
+    known = all_runs(runs, plan.recipe.name)
+    if known and state(known[-1])["state"] == "interrupted" and same(known[-1], plan):
+        return known[-1]
+    return None
+
+
+def same(rundir: RunDir, plan: Plan) -> bool:
+    """Whether the run was started from the same resolved recipe."""
+    return bool(read_json(rundir.recipe)["values"] == plan.values)
+
+
+def state(rundir: RunDir) -> dict[str, Any]:
+    """`state` is running, interrupted, failed or done; `stage` is the last one started."""
+    path = rundir / "status.json"
+    return dict(read_json(path)) if path.is_file() else {"state": "new", "stage": None}
+
+
+def set_state(rundir: RunDir, name: str, stage: str | None) -> None:
+    write_json(rundir / "status.json", {"state": name, "stage": stage, "pid": os.getpid()})
+
+
+@contextmanager
+def owned(rundir: RunDir) -> Iterator[int]:
+    """Hold the run's lock, which the stages' processes inherit, so that no two commands write to one run.
+
+    Yields the lock's file descriptor. Raises UsageError while another command, or a process it left, has it.
+    """
+    rundir.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(rundir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        held = state(rundir).get("pid")
+        raise UsageError(f"{rundir.path} is in use (process {held} or one it started)", "wait, or stop it") from None
+    try:
+        sweep(rundir.path)
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""The end of a run on a terminal: before and after, where things are, and how long each stage took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .measures import MINUS, Measure, duration, measures, sample
+from .rundir import RunDir, read_json
+
+PLACES = (
+    ("model", "model"),
+    ("merged", "merged"),
+    ("package", "package"),
+    ("evaluation", "evaluation.json"),
+    ("report", "report.html"),
+)
+
+
+def summary(rundir: RunDir) -> str:
+    """Plain text in aligned columns, for whatever stages the run has; never fails for what is not there."""
+    blocks = [_head(rundir), _numbers(rundir), _places(rundir), _times(rundir)]
+    return "\n\n".join("\n".join(lines) for lines in map(list, blocks) if lines)
+
+
+def records(rundir: RunDir) -> dict[str, dict[str, Any]]:
+    """The records of the stages that are done, in the order they started."""
+    found = {path.stem: dict(read_json(path)) for path in sorted((rundir / "records").glob("*.json"))}
+    return dict(sorted(found.items(), key=lambda item: str(item[1].get("started", ""))))
+
+
+def near(path: Path) -> str:
+    """The path from the current folder when it is below it, else the whole of it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Columns two blanks apart, those in `right` aligned to the right; no blanks at the ends of lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [">" if at in right else "<" for at in range(len(widths))]
+    lines = (
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)) for row in rows
+    )
+    return [line.rstrip() for line in lines]
+
+
+def _head(rundir: RunDir) -> Iterator[str]:
+    values = read_json(rundir.recipe)["values"]
+    yield f"{values['name']}: {values['model']['base_model']}, {near(rundir.path)}"
+
+
+def _numbers(rundir: RunDir) -> Iterator[str]:
+    if not rundir.evaluation.is_file():
+        return
+    evaluation = read_json(rundir.evaluation)
+    rows = [("", "before", "after", "change", ""), *map(_row, measures(evaluation))]
+    if len(rows) > 1:
+        yield from table(rows, right=(1, 2, 3))
+        yield sample(evaluation)
+
+
+def _row(measure: Measure) -> tuple[str, ...]:
+    notes = [measure.verdict if measure.verdict == "worse" else "", measure.caution]
+    before, after = measure.shown(measure.before), measure.shown(measure.after)
+    cells = (measure.label, before, after, measure.change, "; ".join(filter(None, notes)))
+    return tuple(cell.replace("\N{EN DASH}", "-").replace(MINUS, "-") for cell in cells)
+
+
+def _places(rundir: RunDir) -> Iterator[str]:
+    rows = [(label, near(rundir / name)) for label, name in PLACES if (rundir / name).exists()]
+    published = records(rundir).get("package", {}).get("published")
+    if published:
+        rows.append(("published", near(Path(published))))
+    if rows:
+        yield from table(rows)
+
+
+def _times(rundir: RunDir) -> Iterator[str]:
+    timed = [(stage, record["seconds"]) for stage, record in records(rundir).items() if "seconds" in record]
+    if timed:
+        each = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in timed)
+        yield f"{each}; {duration(sum(seconds for _, seconds in timed))} in all"

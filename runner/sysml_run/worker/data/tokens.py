@@ -1,0 +1,114 @@
+"""Rendered text as token ids, cut where the model will be asked to go on.
+
+The prompt's ids must be those that inference sees when it tokenizes the prompt alone. Added special tokens split the
+text before anything else does, so it is enough to tokenize the piece from the last special token up to the answer and
+compare; one batch holds few different such pieces. Where they differ (a token merges across the boundary), prompt and
+answer are tokenized apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sysml_run.errors import DataError
+
+from .render import Rendered
+
+
+@dataclass(frozen=True)
+class Piece:
+    """An encoding that starts at this character and this token of the row."""
+
+    char: int
+    token: int
+    encoding: Any
+
+
+class Tokens:
+    """The ids of one row; `apart` when prompt and answers had to be tokenized on their own."""
+
+    def __init__(self, encodings: Sequence[Any], chars: Sequence[int]) -> None:
+        self.ids: list[int] = []
+        self.pieces: list[Piece] = []
+        for encoding, char in zip(encodings, chars, strict=True):
+            self.pieces.append(Piece(char, len(self.ids), encoding))
+            self.ids += encoding.ids
+        self.apart = len(self.pieces) > 1
+
+    def at(self, char: int) -> int:
+        """The token that holds the character, or the next one where it is in none."""
+        piece = next(piece for piece in reversed(self.pieces) if piece.char <= char)
+        found = piece.encoding.char_to_token(char - piece.char)
+        if found is None:
+            starts = (start for start, end in piece.encoding.offsets if end > start)
+            found = sum(start < char - piece.char for start in starts)
+        return int(piece.token + found)
+
+    def chars(self, token: int) -> tuple[int, int]:
+        """First character of the token in the row's text, and the one behind its last."""
+        piece = next(piece for piece in reversed(self.pieces) if piece.token <= token)
+        start, end = piece.encoding.token_to_chars(token - piece.token)
+        return piece.char + start, piece.char + end
+
+
+class Encoder:
+    """The fast tokenizer behind a `PreTrainedTokenizerFast`, in batches and without adding anything of its own."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        if self.backend is None:
+            raise DataError("the tokenizer has no tokenizer.json", "name one that has, with model.tokenizer")
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        added = tokenizer.added_tokens_decoder
+        self.bos, self.eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self.bos_text: str = tokenizer.bos_token or ""
+        self.special = {id for id, token in added.items() if token.special and not token.normalized}
+        self.added = {id: token.content for id, token in added.items() if token.content.strip()}
+
+    def special_texts(self) -> set[str]:
+        """What a special token looks like in text; the tokenizer reads it as one wherever it stands."""
+        return {self.added[id] for id in self.special if id in self.added}
+
+    def name(self, id: int) -> str:
+        return str(self.backend.id_to_token(id))
+
+    def ends(self, id: int, span: str, content: str) -> bool:
+        """Whether a token that ends an answer's `span` of text is the template's end token, not the content's own."""
+        if id != self.eos and id not in self.added:
+            return False
+        text = self.added.get(id) or self.name(id)
+        return span.count(text) > content.count(text)
+
+    def plain(self, texts: Sequence[str]) -> list[Any]:
+        return list(self.backend.encode_batch(list(texts), add_special_tokens=False))
+
+    def __call__(self, rows: Sequence[Rendered]) -> list[Tokens]:
+        """Ids of each row."""
+        encodings = self.plain([row.text for row in rows])
+        made = [Tokens([encoding], [0]) for encoding in encodings]
+        checks = [
+            (n, *self.boundary(made[n], row.text, span.start)) for n, row in enumerate(rows) for span in row.answers
+        ]
+        alone = self.ids_of({tail for _, tail, _ in checks})
+        broken = {n for n, tail, ids in checks if alone[tail] != ids}
+        return [self.apart(row) if n in broken else made[n] for n, row in enumerate(rows)]
+
+    def ids_of(self, texts: set[str]) -> dict[str, list[int]]:
+        order = sorted(texts)
+        return {text: encoding.ids for text, encoding in zip(order, self.plain(order), strict=True)}
+
+    def boundary(self, tokens: Tokens, text: str, start: int) -> tuple[str, list[int]]:
+        """The piece of prompt to tokenize alone, and the ids it must come to."""
+        stop = tokens.at(start)
+        first = next((i for i in range(stop - 1, -1, -1) if tokens.ids[i] in self.special), 0)
+        char = tokens.chars(first)[0] if first else 0
+        return text[char:start], tokens.ids[first:stop]
+
+    def apart(self, row: Rendered) -> Tokens:
+        """The row with every trained answer begun anew."""
+        cuts = [0, *(span.start for span in row.answers if span.start)]
+        ends = [*cuts[1:], len(row.text)]
+        return Tokens(self.plain([row.text[a:b] for a, b in zip(cuts, ends, strict=True)]), cuts)

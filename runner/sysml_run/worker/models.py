@@ -1,0 +1,156 @@
+"""From `model` to files and objects: finds, converts or makes the base model and its tokenizer as ordinary folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sysml_run.errors import StageError
+from sysml_run.modelref import locate
+from sysml_run.recipe import Recipe
+from sysml_run.rundir import whole_folder, write_json
+
+from . import gguf_files, tiny
+
+CODE_VERSION = 1  # part of every cache key here; raise it when a conversion below changes its result
+
+
+def cache_dir() -> Path:
+    """Where converted models and prepared data are kept: XDG_CACHE_HOME, else ~/.cache, + `sysml-run`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysml-run"
+
+
+def model_dir(recipe: Recipe) -> Path:
+    """An ordinary Hugging Face folder with config, safetensors and tokenizer of the base model."""
+    ref = locate(recipe.model.base_model)
+    match ref.kind:
+        case "folder":
+            return ref.path
+        case "hub":
+            return snapshot(ref.where, recipe.model.revision, weights=True)
+        case "gguf":
+            made = f"{sha256(ref.path)[:16]}-{recipe.model.dtype}"
+            return cached(made, lambda folder: gguf_files.convert_model(ref.path, folder, recipe.model.dtype))
+        case "tiny":
+            words = tokenizer_dir(recipe)
+            made = f"tiny-{ref.where}-{digest(words)[:16]}"
+            return cached(made, lambda folder: tiny.make_model(ref.where, words, folder))
+
+
+def tokenizer_dir(recipe: Recipe) -> Path:
+    """A folder with the tokenizer's files; once made it is found again without importing torch."""
+    ref = locate(recipe.model.tokenizer or recipe.model.base_model)
+    match ref.kind:
+        case "folder":
+            return ref.path
+        case "hub":
+            return snapshot(ref.where, recipe.model.revision, weights=False)
+        case "gguf":
+            made = f"{sha256(ref.path)[:16]}-tokenizer"
+            return cached(made, lambda folder: gguf_files.convert_tokenizer(ref.path, folder))
+        case "tiny":
+            return cached(f"tiny-tokenizer-{tiny.corpus_digest()[:16]}", tiny.make_tokenizer)
+
+
+def load_tokenizer(recipe: Recipe) -> Any:
+    """The base model's tokenizer, with a padding token (the end token where it has none)."""
+    from transformers import AutoTokenizer
+
+    folder = tokenizer_dir(recipe)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
+    if tokenizer.eos_token is None:
+        raise StageError(f"the tokenizer in {folder} has no end token", "name another with model.tokenizer")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, recipe: Recipe, dtype: str) -> Any:
+    """The weights in `folder` as a causal language model; StageError when a weight is missing from the files.
+
+    transformers fills a missing weight with random numbers and only prints a table; a run must not start on those.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    attention = recipe.model.attn_implementation
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        attn_implementation=None if attention == "auto" else attention,
+        trust_remote_code=recipe.model.trust_remote_code,
+        output_loading_info=True,
+    )
+    if info["missing_keys"]:
+        names = ", ".join(sorted(info["missing_keys"])[:3])
+        raise StageError(f"{len(info['missing_keys'])} weights are missing from {folder}: {names} …")
+    return model
+
+
+def base_facts(recipe: Recipe) -> dict[str, Any]:
+    """Name, revision, licence and weight digest of the base model, for the model card and the record."""
+    ref = locate(recipe.model.base_model)
+    facts: dict[str, Any] = {"base_model": recipe.model.base_model, "kind": ref.kind, "license": None}
+    if ref.kind == "gguf":
+        facts |= {"sha256": sha256(ref.path), **gguf_files.facts(ref.path)}
+    elif ref.kind != "tiny":
+        folder = model_dir(recipe)
+        facts |= {"license": card_license(folder), "revision": folder.name if ref.kind == "hub" else None}
+    return facts
+
+
+def card_license(folder: Path) -> str | None:
+    """The `license` line in the front matter of the folder's README.md, if there is one."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = re.match(r"---\n(?:.*\n)*?license:\s*(\S+)", text)
+    return found.group(1) if found else None
+
+
+def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
+    """Download (or find in the hub cache) a model's files; never pickled weights."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.jinja", "*.model", "*.txt", "README.md"] + (["*.safetensors"] if weights else [])
+    page = f"https://huggingface.co/{name}"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise StageError(f"{name} is gated", f"ask for access at {page} and set HF_TOKEN") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        hint = f"download it once where there is a network, or name a local folder with model.base_model ({page})"
+        raise StageError(f"{name} is not in the hub cache and could not be downloaded", hint) from error
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The cache folder `name`, made whole-or-nothing the first time."""
+    folder = cache_dir() / "models" / f"{name}-{CODE_VERSION}"
+    if not folder.is_dir():
+        with whole_folder(folder) as staging:
+            make(staging)
+            write_json(staging / "made.json", {"name": name, "code_version": CODE_VERSION})
+    return folder
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(folder: Path) -> str:
+    """Digest of the tokenizer's files in `folder`: what shapes tokens, and nothing else."""
+    names = (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "special_tokens_map.json",
+        "tokenizer.model",
+    )
+    found = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

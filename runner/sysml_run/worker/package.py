@@ -1,0 +1,159 @@
+"""The package stage: a folder that someone else loads offline, with card, recipe, figures and checksums."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from sysml_run import manifest
+from sysml_run.errors import StageError
+from sysml_run.recipe import Recipe
+from sysml_run.rundir import PARTIAL, RunDir, read_json, whole_folder, write_json, write_text
+
+from . import asrun, card, outcome, weights
+from .outcome import Outcome
+
+KEPT = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt", "merges.txt", "*.model"),
+    *("LICENSE*", "NOTICE*"),
+)
+ROW_KEYS = ("example",)  # of the data report: text of a training row, which is not ours to hand on
+
+
+def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
+    """Leave `package/`, and a copy of it at `artifacts.dir`. Raises StageError for what cannot be packed or written."""
+    target = destination(recipe)
+    source, found = model_folder(recipe, rundir), outcome.read(rundir)
+    files = weights.read(source)
+    with writable(rundir.package), whole_folder(rundir.package) as folder:
+        split = weights.place(files, folder, weights.limit(recipe.artifacts.max_shard_size))
+        left_out = copy_others(recipe, source, folder)
+        make_ready(recipe, folder)
+        papers(recipe, rundir, found, folder)
+        made = manifest.write(folder, facts(found, folder))
+    if target is not None:
+        hand_over(rundir.package, target)
+    return {
+        "files": len(made["files"]) + 2,
+        "bytes": sum(entry["bytes"] for entry in made["files"].values()),
+        "weights_from": source.name,
+        "weights_split_anew": split,
+        "left_out": left_out,
+        "published": None if target is None else str(target),
+    }
+
+
+def model_folder(recipe: Recipe, rundir: RunDir) -> Path:
+    """Where the weights to pack are: merged with an adapter, else as trained. Raises StageError."""
+    folder, stage = (rundir.model, "train") if recipe.lora is None else (rundir.merged, "merge")
+    if not folder.is_dir():
+        raise StageError(f"{folder} is not there yet", f"run the {stage} stage first")
+    return folder
+
+
+def destination(recipe: Recipe) -> Path | None:
+    """Where the package is published, relative to the current folder. Raises StageError if something else is there."""
+    if recipe.artifacts.dir is None:
+        return None
+    target = Path(recipe.artifacts.dir).expanduser().resolve()
+    reason = manifest.refusal(target)
+    if reason:
+        hint = "move it away, or name another folder with artifacts.dir; only a package of ours is replaced"
+        raise StageError(f"{target} is not overwritten: {reason}", hint)
+    return target
+
+
+def copy_others(recipe: Recipe, source: Path, folder: Path) -> list[str]:
+    """Copy configuration and tokenizer; gives the names of what has no place in a package."""
+    wanted = (*KEPT, "*.py") if recipe.model.trust_remote_code else KEPT
+    left_out = []
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in wanted):
+            weights.clone(path, folder / path.name)
+        elif path.suffix != weights.SAFE and path.name != weights.INDEX:
+            left_out.append(path.name)
+    return left_out
+
+
+def make_ready(recipe: Recipe, folder: Path) -> None:
+    """Whoever loads the folder prompts and stops as training did: its chat template, end and padding token."""
+    from transformers import AutoTokenizer
+
+    if recipe.prompt.template != "tokenizer":
+        write_text(folder / "chat_template.jinja", recipe.prompt.template)
+        change(folder / "tokenizer_config.json", chat_template=None)
+    for name in ("config.json", "tokenizer_config.json"):
+        change(folder / name, _name_or_path=None, name_or_path=None)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
+    path = folder / "generation_config.json"
+    known = read_json(path) if path.is_file() else {}
+    ends = known.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    ends = [tokenizer.eos_token_id, *(end for end in ends if end != tokenizer.eos_token_id)]
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    write_json(path, known | {"eos_token_id": ends[0] if len(ends) == 1 else ends, "pad_token_id": pad})
+
+
+def change(path: Path, **settings: Any) -> None:
+    """Set keys of a JSON file that has them; None removes a key."""
+    if path.is_file():
+        known = read_json(path)
+        changed = {key: settings.get(key, value) for key, value in known.items()}
+        write_json(path, {key: value for key, value in changed.items() if key not in settings or value is not None})
+
+
+def papers(recipe: Recipe, rundir: RunDir, found: Outcome, folder: Path) -> None:
+    """The recipe as run, what was measured, what the data was, and the model card."""
+    values = asrun.values(found.values)
+    write_text(folder / "recipe.yaml", asrun.written(values))
+    write_json(folder / "recipe.json", {"values": values, "sources": asrun.sources(dict(found.sources))})
+    if found.evaluation:
+        write_json(folder / "evaluation.json", found.evaluation)
+    if found.data:
+        write_json(folder / "data.json", {key: value for key, value in found.data.items() if key not in ROW_KEYS})
+    write_text(folder / "README.md", card.make(recipe, found, folder))
+
+
+def facts(found: Outcome, folder: Path) -> dict[str, Any]:
+    """What the manifest says beside the checksums; times and versions are the run's own."""
+    base = {key: value for key, value in found.base.items() if key != "base_model"}
+    return {
+        "name": found.values["name"],
+        "description": found.values["description"],
+        "created": found.train.get("started"),
+        "base_model": {"name": found.base_name, **base},
+        "data": manifest.data(found.records.get("prepare", {})),
+        "rows": {name: found.rows(name) for name in ("train", "validation", "test")},
+        "recipe_sha256": manifest.sha256(folder / "recipe.json"),
+        "versions": found.train.get("versions") or manifest.versions(),
+    }
+
+
+def hand_over(package: Path, target: Path) -> None:
+    """Publish a copy, read back before it takes its name. Raises StageError."""
+    with writable(target):
+        for left in target.parent.glob(f"{PARTIAL}{target.name}-*"):
+            shutil.rmtree(left)
+        with whole_folder(target) as folder:
+            for path in sorted(package.iterdir()):
+                weights.clone(path, folder / path.name)
+            problems = manifest.verify(folder)
+            if problems:
+                raise StageError(f"the copy at {target} is not the package: {problems[0]}", "look at the disk")
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """A full or closed disk as a StageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # raised by a library, not by the disk
+            raise
+        hint = "make room, or name another folder with artifacts.dir or --runs"
+        raise StageError(f"{path} cannot be written: {error.strerror or error}", hint) from error

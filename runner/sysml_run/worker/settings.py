@@ -1,0 +1,119 @@
+"""The recipe as arguments of TRL's SFTTrainer and PEFT: every number written out, nothing left to their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sysml_run.errors import StageError
+from sysml_run.recipe import AdamW, AdamW8bit, Lion, Lion8bit, Lora, Optimizer, Recipe
+from sysml_run.schema import load
+
+CLASSES: Mapping[str, str] = {
+    "adamw": "torch.optim.adamw.AdamW",
+    "adamw_8bit": "bitsandbytes.optim.adamw.AdamW8bit",
+    "lion": "bitsandbytes.optim.lion.Lion",
+    "lion_8bit": "bitsandbytes.optim.lion.Lion",
+    "adafactor": "transformers.optimization.Adafactor",
+    "sgd": "torch.optim.sgd.SGD",
+}
+
+
+def arguments(recipe: Recipe, folder: str) -> Any:
+    """An SFTConfig for one process on the processor."""
+    from trl import SFTConfig
+
+    training, evaluation = recipe.training, recipe.evaluation
+    return SFTConfig(
+        output_dir=folder,
+        per_device_train_batch_size=training.micro_batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        num_train_epochs=training.num_epochs or 1.0,
+        max_steps=training.max_steps or -1,
+        max_grad_norm=training.max_grad_norm,
+        gradient_checkpointing=training.gradient_checkpointing,
+        **optimizer(recipe.optimizer),
+        **schedule(recipe.optimizer),
+        logging_strategy="steps",
+        logging_steps=training.logging_steps,
+        logging_first_step=True,
+        save_strategy="steps" if training.save_steps else "epoch",
+        save_steps=training.save_steps or 500,
+        save_total_limit=training.keep_checkpoints,
+        eval_strategy="steps" if evaluation.every_steps else "no",
+        eval_steps=evaluation.every_steps,
+        load_best_model_at_end=evaluation.best is not None,
+        metric_for_best_model="eval_loss" if evaluation.every_steps else None,
+        greater_is_better=False if evaluation.every_steps else None,
+        bf16=recipe.hardware.precision == "bf16",
+        use_cpu=True,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        packing=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def optimizer(chosen: Optimizer) -> dict[str, Any]:
+    """`optim` and its numbers; the library's name is the schema's `x-optim`."""
+    branches = {branch["properties"]["name"]["const"]: branch for branch in load()["properties"]["optimizer"]["oneOf"]}
+    found: dict[str, Any] = {
+        "optim": branches[chosen.name]["x-optim"],
+        "learning_rate": chosen.learning_rate,
+        "weight_decay": chosen.weight_decay,
+    }
+    if isinstance(chosen, AdamW | AdamW8bit | Lion | Lion8bit):
+        found |= {"adam_beta1": chosen.betas[0], "adam_beta2": chosen.betas[1]}
+    if isinstance(chosen, AdamW | AdamW8bit):
+        found["adam_epsilon"] = chosen.epsilon
+    return found
+
+
+def schedule(chosen: Optimizer) -> dict[str, Any]:
+    """`lr_scheduler_type` and warm-up; transformers reads a warm-up below 1 as a share of the steps."""
+    name, extra = str(chosen.lr_scheduler), dict[str, Any]()
+    if name == "cosine" and chosen.min_lr_ratio:
+        name, extra = "cosine_with_min_lr", {"min_lr_rate": chosen.min_lr_ratio}
+    if name == "cosine_with_restarts":
+        extra = {"num_cycles": chosen.num_cycles}
+    if name == "constant":
+        name = "constant_with_warmup"
+    return {
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": extra,
+        "warmup_steps": chosen.warmup_steps if chosen.warmup_steps is not None else chosen.warmup_ratio or 0,
+    }
+
+
+def adapter(lora: Lora, model: Any) -> Any:
+    """A PEFT LoraConfig. Raises StageError for a named layer that the model does not have."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets(lora, model),
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def targets(lora: Lora, model: Any) -> str | list[str]:
+    """`all-linear` for PEFT to expand, or layer names that each match something."""
+    names = [name for name, _ in model.named_modules() if name]
+    if lora.target_modules == "all-linear":
+        return "all-linear"
+    if lora.target_modules == "attention":
+        return sorted({name.rpartition(".")[2] for name in names if "attn." in name and name.endswith("_proj")})
+    for wanted in lora.target_modules:
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in names):
+            leaves = sorted({name.rpartition(".")[2] for name in names if name.endswith("_proj")})
+            raise StageError(
+                f"lora.target_modules: no layer of the model is called {wanted!r}", f"it has {', '.join(leaves)}"
+            )
+    return list(lora.target_modules)

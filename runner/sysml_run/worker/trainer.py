@@ -1,0 +1,80 @@
+"""TRL's SFTTrainer on rows that are tokens and labels already: cheaper loss, one validation loss, whole checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import rotate_checkpoints
+from trl import SFTTrainer
+
+from sysml_run.rundir import PARTIAL, publish
+
+from .batches import answer_loss
+from .measure import mean_loss, row_losses
+
+STAGING = f"{PARTIAL}checkpoint"
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]
+    """Counts the tokens it has trained on, padding excluded, in `tokens`."""
+
+    tokens = 0
+    control: Any
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross-entropy of the labelled positions, summed and divided by their number in the whole optimizer step.
+
+        TRL scores every position on a processor; here the prompt's are left out. A mixture of experts adds its
+        router loss, a mean over the micro batch, as TRL does.
+        """
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
+        losses, output = answer_loss(model, inputs)
+        self.tokens += int(inputs["attention_mask"].sum())
+        loss = losses.sum() / num_items_in_batch
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * output.aux_loss / self.current_gradient_accumulation_steps
+        return (loss, output) if return_outputs else loss
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The mean loss of a labelled token over the validation rows: the same number as the evaluate stage's."""
+        self.model.eval()
+        with self.compute_loss_context_manager():
+            found = row_losses(self.model, self.eval_dataset, self.data_collator)
+        self.model.train()
+        metrics = {f"{metric_key_prefix}_loss": mean_loss(found)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """The package stage writes the card; checkpoints carry none."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Let transformers write into a staging folder, then give the checkpoint its name in one rename."""
+        final, step = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        staging, limit = final / STAGING, self.args.save_total_limit
+        shutil.rmtree(staging, ignore_errors=True)
+        self._staging, self.args.save_total_limit = staging, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging, self.args.save_total_limit = None, limit
+        best = self.state.best_model_checkpoint
+        if best and Path(best).parent == staging:
+            self.state.best_model_checkpoint = str(final / Path(best).name)
+        self.state.save_to_json(str(staging / step / "trainer_state.json"))
+        publish(staging / step, final / step)
+        shutil.rmtree(staging)
+        rotate_checkpoints(str(final), limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=False)
+
+    _staging: Path | None = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or self.args.output_dir)
