@@ -109,7 +109,7 @@ def verify(folder: Path) -> list[str]:
 
 
 def refusal(folder: Path) -> str | None:
-    """Why `folder` may not be replaced by a package; None if it may, being absent, empty or an unmixed package of ours."""
+    """Why `folder` may not be replaced by a package; None if it is absent, empty or a package of ours alone."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     if not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,8 @@ class Measure:
         """`better`, `worse`, or `same` where both are shown alike; empty when that cannot be said."""
         if self.before is None or self.after is None or self.kind == "number":
             return ""
+        if not math.isfinite(self.after):
+            return "worse"
         if self.shown(self.before) == self.shown(self.after):
             return "same"
         return "better" if (self.after > self.before) == (self.kind in HIGHER_IS_BETTER) else "worse"
@@ -56,7 +59,7 @@ class Measure:
     @property
     def change(self) -> str:
         """Points for shares, percent of what it was for losses, the difference for the rest."""
-        if self.before is None or self.after is None:
+        if self.before is None or self.after is None or not math.isfinite(self.after - self.before):
             return ""
         step = self.after - self.before
         if self.kind == "share":

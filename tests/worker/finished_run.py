@@ -34,7 +34,7 @@ SECTIONS: dict[str, Any] = {
 
 
 def make(folder: Path, model: Path | None = None, **sections: Any) -> tuple[Recipe, RunDir]:
-    """Write the run; `sections` replace those of the recipe, None removes one. `model` is copied to merged/ or model/."""
+    """Write the run, with `model` copied in; `sections` replace those of the recipe, None removes one."""
     written = {key: value for key, value in (SECTIONS | sections).items() if value is not None}
     (folder / "here").mkdir(parents=True)
     (folder / "here" / "findings.tar.gz").write_bytes(b"rows")
@@ -125,10 +125,14 @@ def metrics() -> list[dict[str, Any]]:
 def generation(number: int, loss: float = 0.08) -> dict[str, Any]:
     severity = SEVERITIES[number % 5]
     finding = {"title": f"Port {8000 + number} is open", "category": "network", "metadata": {"pid": str(900 + number)}}
-    turns = f"<|im_start|>system\nYou are a local security analyst.<|im_end|>\n<|im_start|>user\nAssess this finding. "
-    prompt = f"{turns}Answer with JSON: severity and risk_score.\n{json.dumps(finding)}<|im_end|>\n<|im_start|>assistant\n"
+    turns = "<|im_start|>system\nYou are a local security analyst.<|im_end|>\n<|im_start|>user\nAssess this finding. "
+    prompt = (
+        f"{turns}Answer with JSON: severity and risk_score.\n{json.dumps(finding)}<|im_end|>\n<|im_start|>assistant\n"
+    )
     expected = json.dumps({"severity": severity, "risk_score": number % 5 * 20})
-    before = "This finding describes a network port that is open on the host. It is recommended to" if number < 32 else None
+    before = (
+        "This finding describes a network port that is open on the host. It is recommended to" if number < 32 else None
+    )
     after = json.dumps({"severity": severity if number % 4 else "high", "risk_score": number % 5 * 20})
     losses = {"before_loss": 1.8, "after_loss": round(loss, 4)}
     return {"id": f"findings.tar.gz:b/batch_1.json:{number}", "prompt": prompt, "expected": expected} | {

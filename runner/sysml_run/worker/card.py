@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ def make(recipe: Recipe, found: Outcome, folder: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(cell=cell, fenced=fenced, text=text, python=repr)
+    environment.filters.update(cell=cell, fenced=fenced, text=text, python=quoted)
     front = yaml.dump(front_matter(recipe, found, folder), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True)
     return environment.get_template("README.md.j2").render(
         front=front,
@@ -39,7 +40,7 @@ def make(recipe: Recipe, found: Outcome, folder: Path) -> str:
         sample=sample(found.evaluation),
         merged=found.evaluation.get("merged"),
         load=loading(recipe, found, folder),
-        prompts=list(prompts(recipe)),
+        prompts=prompts(recipe),
         files=manifest.data(found.records.get("prepare", {})),
         rows=list(rows(recipe, found)),
         training=list(training(recipe, found)),
@@ -74,7 +75,8 @@ def base(found: Outcome) -> Pairs:
 def loading(recipe: Recipe, found: Outcome, folder: Path) -> dict[str, Any]:
     """What the loading snippet needs: whether there is a chat template, and the settings of evaluation."""
     generate = recipe.evaluation.generate
-    system = next((content for role, content in prompts(recipe) if role == "system"), None)
+    turns = dict(prompts(recipe)[0][1]) if prompts(recipe) else {}
+    system = turns.get("system")
     inline = read_json(folder / "tokenizer_config.json").get("chat_template")
     return {
         "chat": bool(inline) or (folder / "chat_template.jinja").is_file(),
@@ -84,13 +86,16 @@ def loading(recipe: Recipe, found: Outcome, folder: Path) -> dict[str, Any]:
     }
 
 
-def prompts(recipe: Recipe) -> Pairs:
-    """Role and template of each turn, as the first dataset was rendered."""
+def prompts(recipe: Recipe) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For each dataset with templates: its name, and the role and template of each turn."""
     from .data.rowtypes import resolved_map
 
-    used = resolved_map(recipe.datasets[0])
-    turns = (("system", used.system), ("user", used.prompt), ("assistant", used.completion))
-    yield from ((role, template) for role, template in turns if template is not None)
+    found = []
+    for dataset in recipe.datasets:
+        used = resolved_map(dataset)
+        turns = (("system", used.system), ("user", used.prompt), ("assistant", used.completion))
+        found.append((Path(dataset.path).name, [(role, template) for role, template in turns if template is not None]))
+    return [(name, turns) for name, turns in found if turns]
 
 
 def rows(recipe: Recipe, found: Outcome) -> Pairs:
@@ -121,7 +126,10 @@ def training(recipe: Recipe, found: Outcome) -> Pairs:
         yield "Trained parameters", f"{step0['trainable_parameters']:,} of {step0['total_parameters']:,}"
     yield "Optimizer", f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, {optimizer.lr_scheduler}"
     yield "Weight decay", f"{optimizer.weight_decay:g}"
-    yield "Batch", f"{micro * accumulation * devices} rows ({micro} x {accumulation} steps x {devices} devices)"
+    yield (
+        "Batch",
+        f"{micro * accumulation * devices} rows: {micro} at a time x {accumulation} accumulated x {devices} processes",
+    )
     yield "Longest row", f"{recipe.prompt.sequence_len} tokens; loss on: {recipe.prompt.train_on}"
     yield "Precision", f"{recipe.hardware.precision} on {recipe.hardware.accelerator}; kept in {recipe.model.dtype}"
     yield "Seed", str(recipe.seed)
@@ -133,7 +141,7 @@ def training(recipe: Recipe, found: Outcome) -> Pairs:
 
 def limits(recipe: Recipe, found: Outcome) -> Iterator[str]:
     """What a user must not expect; each sentence follows from the run."""
-    yield f"It has seen {found.rows('train'):,} rows in one form of prompt. Other prompts were not tried."
+    yield f"It was trained on {found.rows('train'):,} rows of one kind. Other prompts were not tried."
     if found.evaluation:
         yield "The figures come from rows held out of the same data. How it does on other data is not known."
     for measure in measures(found.evaluation):
@@ -143,8 +151,13 @@ def limits(recipe: Recipe, found: Outcome) -> Iterator[str]:
     if shared:
         words = "of the validation rows stand in training but for numbers and hex, which flatters the figures."
         yield f"{percent(shared)} {words}"
-    yield f"Rows longer than {recipe.prompt.sequence_len} tokens were cut or left out in training."
+    yield f"In training no row was longer than {recipe.prompt.sequence_len} tokens, prompt and answer together."
     yield "It can be wrong and sound sure. The limits of the base model are its limits too."
+
+
+def quoted(words: str) -> str:
+    """A string literal, good in Python as in JSON."""
+    return json.dumps(words, ensure_ascii=False)
 
 
 def text(words: Any) -> str:

@@ -92,6 +92,7 @@ def make_ready(recipe: Recipe, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
     path = folder / "generation_config.json"
     known = read_json(path) if path.is_file() else {}
+    known.pop("_from_model_config", None)  # with it, transformers would make these settings anew from config.json
     ends = known.get("eos_token_id")
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     ends = [tokenizer.eos_token_id, *(end for end in ends if end != tokenizer.eos_token_id)]
@@ -121,7 +122,7 @@ def papers(recipe: Recipe, rundir: RunDir, found: Outcome, folder: Path) -> None
 
 def facts(found: Outcome, folder: Path) -> dict[str, Any]:
     """What the manifest says beside the checksums; times and versions are the run's own."""
-    base = {key: value for key, value in found.base.items() if key != "base_model"}
+    base = {"own_name" if key == "name" else key: value for key, value in found.base.items() if key != "base_model"}
     return {
         "name": found.values["name"],
         "description": found.values["description"],

@@ -1,0 +1,360 @@
+"""The package stage: loads offline, says what it is, checks out, and never overwrites what is not ours."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sysml_run import document, manifest, resolve, rules, validate
+from sysml_run.errors import StageError
+from sysml_run.rundir import PARTIAL, RunDir, read_json, write_json
+from sysml_run.worker import asrun, package, weights
+
+from . import finished_run
+
+FRESH = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::UserWarning"}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    """A real Llama of 0.6 million random numbers, saved by transformers with its tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run(code: str, folder: Path) -> str:
+    """What a fresh process prints that knows nothing of us and reaches no hub."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=FRESH, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def front_and_body(folder: Path) -> tuple[dict[str, Any], str]:
+    _, front, body = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def tensors(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+
+
+def test_the_snippet_of_the_card_runs_offline(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    record = package.run(recipe, rundir)
+    code = re.findall(r"```python\n(.*?)```", front_and_body(rundir.package)[1], re.DOTALL)
+    assert run(code[0], rundir.package).strip()
+    assert record["files"] == len(list(rundir.package.iterdir()))
+    assert record["weights_split_anew"] is False
+    assert record["left_out"] == []
+
+
+def test_the_snippet_runs_from_anywhere_with_the_folders_path(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model, evaluation={"generate": {"rows": 4, "max_new_tokens": 4}})
+    package.run(recipe, rundir)
+    code = re.findall(r"```python\n(.*?)```", front_and_body(rundir.package)[1], re.DOTALL)[0]
+    assert run(code.replace('folder = "."', f"folder = {str(rundir.package)!r}"), Path("/")).strip()
+
+
+def test_the_card_says_what_it_is(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    package.run(recipe, rundir)
+    front, body = front_and_body(rundir.package)
+    assert front["license"] == "apache-2.0"
+    assert front["language"] == ["en"]
+    assert front["library_name"] == "transformers"
+    assert front["pipeline_tag"] == "text-generation"
+    assert front["tags"] == ["sysml-run", "lora", "conversational"]
+    assert "| severity accuracy | 0.0 % | 81.2 % | +81.2 points; always the commonest answer: 46.5 % |" in body
+    assert f"`{'ab' * 32}`" in body
+    assert "346 rows" in body
+    assert "{{ finding | tojson }}" in body
+
+
+def test_an_unknown_licence_is_called_unknown(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model, lora=None)
+    record = read_json(rundir.record("train"))
+    write_json(rundir.record("train"), record | {"base": {"base_model": "/home/me/models/llama-x", "kind": "folder"}})
+    package.run(recipe, rundir)
+    front, body = front_and_body(rundir.package)
+    assert front["license"] == "unknown"
+    assert "language" not in front
+    assert front["base_model"] == "llama-x"
+    assert front["tags"][1] == "full-fine-tune"
+    assert "unknown, see the base model" in body
+
+
+def test_text_of_the_recipe_cannot_break_the_card(tmp_path: Path, model: Path) -> None:
+    prompt = {"system": "Be | brief", "prompt": "````\n{{ finding }}\n```", "completion": "{{ severity }}"}
+    dataset = {"path": "a|b.json", "type": "sysscan.finding", "map": prompt}
+    recipe, rundir = finished_run.make(tmp_path, model, datasets=[dataset], description="<script>x</script> --- a|b")
+    package.run(recipe, rundir)
+    front, body = front_and_body(rundir.package)
+    assert front["library_name"] == "transformers"
+    assert "<script>" not in body
+    assert "`````jinja\n````\n{{ finding }}\n```\n`````" in body
+
+
+def test_checksums_hold_and_find_every_change(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    package.run(recipe, rundir)
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=rundir.package, check=True)
+    assert manifest.verify(rundir.package) == []
+    made = read_json(rundir.package / "manifest.json")
+    assert made["created"] == finished_run.STARTED.format(1)
+    assert made["data"] == [{"name": "findings.tar.gz", "bytes": 48213, "sha256": "ab" * 32}]
+    assert made["recipe_sha256"] == manifest.sha256(rundir.package / "recipe.json")
+    assert made["versions"]["torch"] == "2.13.0"
+
+
+def test_the_same_run_packs_to_the_same_bytes(tmp_path: Path, model: Path) -> None:
+    sums = []
+    for name in ("one", "two"):
+        recipe, rundir = finished_run.make(tmp_path / name, model)
+        package.run(recipe, rundir)
+        sums.append((rundir.package / "SHA256SUMS").read_text())
+    assert sums[0] == sums[1]
+
+
+def test_no_folder_of_this_machine_and_no_row_is_packed(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model, artifacts={"dir": str(tmp_path / "out")})
+    package.run(recipe, rundir)
+    for path in rundir.package.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+        assert b"PRIVATE ROW" not in path.read_bytes(), path.name
+    sources = read_json(rundir.package / "recipe.json")["sources"]
+    assert re.fullmatch(r"quickstart.yaml:\d+", sources["datasets.0.path"])
+
+
+def test_the_packed_recipe_can_be_run_again(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    package.run(recipe, rundir)
+    shutil.copy(tmp_path / "here" / "findings.tar.gz", rundir.package)
+    again = document.load(rundir.package / "recipe.yaml")
+    assert validate.check(again) == []
+    resolved = resolve.resolve(again)
+    assert list(rules.check(resolved.recipe, again, running=False)) == []
+    assert resolved.recipe.optimizer == recipe.optimizer
+    assert resolved.recipe.training.gradient_accumulation_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/me/recipes/x.yaml:16", "x.yaml:16"),
+        ("--set datasets.0.path=/home/me/rows.json", "--set datasets.0.path"),
+        ("--hardware cpu:2", "--hardware cpu:2"),
+        ("default", "default"),
+        ("derived: 8 / 4 rows a step", "derived: 8 / 4 rows a step"),
+    ],
+)
+def test_sources_lose_their_folders(text: str, shown: str) -> None:
+    assert asrun.source(text) == shown
+
+
+def test_only_paths_are_shortened() -> None:
+    values = {
+        "prompt": {"template": "/think {{ x }}"},
+        "model": {"base_model": "package:a/b.gguf", "tokenizer": "/m/t"},
+        "datasets": [{"path": "/rows/*.json", "where": "/a/b"}],
+    }
+    shown = asrun.values(values)
+    assert shown["prompt"] == values["prompt"]
+    assert shown["model"] == {"base_model": "package:a/b.gguf", "tokenizer": "t"}
+    assert shown["datasets"] == [{"path": "*.json", "where": "/a/b"}]
+
+
+def test_large_weights_are_split_and_load_the_same(tmp_path: Path, model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    recipe, rundir = finished_run.make(tmp_path, model, lora=None, artifacts={"max_shard_size": "1MB"})
+    assert package.run(recipe, rundir)["weights_split_anew"] is True
+    shards = sorted(rundir.package.glob("*.safetensors"))
+    assert len(shards) == 3
+    assert all(shard.stat().st_size < 1_010_000 for shard in shards)
+    loaded = AutoModelForCausalLM.from_pretrained(rundir.package).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors(model).items())
+    assert manifest.verify(rundir.package) == []
+
+
+def test_shards_of_the_right_size_are_left_as_they_are(tmp_path: Path, model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    split = tmp_path / "split"
+    shutil.copytree(model, split, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModelForCausalLM.from_pretrained(model).save_pretrained(split, max_shard_size="1MB")
+    recipe, rundir = finished_run.make(tmp_path / "run", split, artifacts={"max_shard_size": "1MB"})
+    assert package.run(recipe, rundir)["weights_split_anew"] is False
+    names = {path.name: path.read_bytes() for path in split.glob("model*")}
+    assert len(names) > 2
+    assert names == {path.name: path.read_bytes() for path in rundir.package.glob("model*")}
+
+
+def test_a_later_write_into_merged_leaves_the_package_whole(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    package.run(recipe, rundir)
+    with (rundir.merged / "model.safetensors").open("r+b") as file:
+        file.write(b"changed")
+    assert manifest.verify(rundir.package) == []
+
+
+def test_an_inline_template_travels_with_the_model(tmp_path: Path, model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    recipe, rundir = finished_run.make(tmp_path, model, prompt={"template": template})
+    package.run(recipe, rundir)
+    tokenizer = AutoTokenizer.from_pretrained(rundir.package)
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "[user] hi\n"
+
+
+def test_generation_stops_at_the_tokenizers_end(tmp_path: Path, model: Path) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    recipe, rundir = finished_run.make(tmp_path, model)
+    write_json(rundir.merged / "generation_config.json", {"_from_model_config": True, "eos_token_id": 7})
+    package.run(recipe, rundir)
+    tokenizer, settings = (kind.from_pretrained(rundir.package) for kind in (AutoTokenizer, GenerationConfig))
+    assert settings.eos_token_id == [tokenizer.eos_token_id, 7]
+    assert settings.pad_token_id == tokenizer.pad_token_id
+
+
+def test_what_has_no_place_is_left_out_and_named(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    (rundir.merged / "README.md").write_text("a card of another tool")
+    (rundir.merged / "modeling_x.py").write_text("import os")
+    assert package.run(recipe, rundir)["left_out"] == ["README.md", "modeling_x.py"]
+    assert not (rundir.package / "modeling_x.py").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "training_args.bin"])
+def test_pickles_are_refused_by_name(tmp_path: Path, model: Path, name: str) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    (rundir.merged / name).write_bytes(b"\x80\x04.")
+    with pytest.raises(StageError, match=f"pickled files, which are not packed: {name}"):
+        package.run(recipe, rundir)
+    assert not rundir.package.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"\xff" * 20, b"\x02" + b"\0" * 7 + b"{}"])
+def test_broken_weights_are_refused(tmp_path: Path, model: Path, content: bytes) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    (rundir.merged / "model.safetensors").write_bytes(content)
+    with pytest.raises(StageError, match="not a whole safetensors file"):
+        package.run(recipe, rundir)
+
+
+def test_weights_cut_short_are_refused(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    os.truncate(rundir.merged / "model.safetensors", 100_000)
+    with pytest.raises(StageError, match="not a whole safetensors file"):
+        package.run(recipe, rundir)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    write_json(rundir.merged / weights.INDEX, {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}})
+    with pytest.raises(StageError, match=r"lacks model-2\.safetensors"):
+        package.run(recipe, rundir)
+
+
+def test_no_weights_and_no_folder_say_which_stage(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path)
+    with pytest.raises(StageError) as caught:
+        package.run(recipe, rundir)
+    assert caught.value.hint == "run the merge stage first"
+    rundir.merged.mkdir()
+    with pytest.raises(StageError, match=r"holds no \.safetensors file"):
+        package.run(recipe, rundir)
+
+
+class TestPublishing:
+    """`artifacts.dir` receives a copy, whole or not at all, and only in place of a package of ours."""
+
+    def made(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, RunDir, Path]:
+        monkeypatch.chdir(tmp_path)
+        recipe, rundir = finished_run.make(tmp_path / "run", model, artifacts={"dir": "models/out"})
+        return recipe, rundir, tmp_path / "models" / "out"
+
+    def test_relative_to_the_current_folder(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        assert package.run(recipe, rundir)["published"] == str(target)
+        assert manifest.verify(target) == []
+        assert (target / "SHA256SUMS").read_bytes() == (rundir.package / "SHA256SUMS").read_bytes()
+
+    def test_an_older_package_is_replaced(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        package.run(recipe, rundir)
+        (target / "model.safetensors").write_bytes(b"older")
+        left = target.parent / f"{PARTIAL}out-x1"
+        left.mkdir()
+        package.run(recipe, rundir)
+        assert manifest.verify(target) == []
+        assert [path.name for path in target.parent.iterdir()] == ["out"]
+
+    def test_an_empty_folder_is_used(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        target.mkdir(parents=True)
+        package.run(recipe, rundir)
+        assert manifest.verify(target) == []
+
+    @pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+    def test_a_folder_of_others_is_kept(
+        self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        target.mkdir(parents=True)
+        (target / name).write_text(json.dumps({"name": "a web app"}))
+        with pytest.raises(StageError, match=r"is not overwritten: .*manifest\.json") as caught:
+            package.run(recipe, rundir)
+        assert "artifacts.dir" in str(caught.value.hint)
+        assert [path.name for path in target.iterdir()] == [name]
+        assert not rundir.package.exists()
+
+    def test_a_file_beside_an_older_package_is_kept(
+        self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        package.run(recipe, rundir)
+        (target / "notes.txt").write_text("mine")
+        with pytest.raises(StageError, match=r"not part of the package: notes\.txt"):
+            package.run(recipe, rundir)
+        assert (target / "notes.txt").read_text() == "mine"
+
+    def test_a_file_in_the_way(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        target.parent.mkdir()
+        target.write_text("a file")
+        with pytest.raises(StageError, match="it is a file"):
+            package.run(recipe, rundir)
+
+    def test_a_full_disk_leaves_nothing(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        package.run(recipe, rundir)
+        shutil.rmtree(target)
+
+        def full(source: Path, copy: Path) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(weights, "clone", full)
+        with pytest.raises(StageError, match="cannot be written: No space left on device"):
+            package.hand_over(rundir.package, target)
+        assert list(target.parent.iterdir()) == []
