@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import os
 import platform
 import sys
 import tempfile
@@ -14,6 +16,7 @@ from pathlib import Path
 from . import __version__
 from .errors import RecipeError, SysmlError
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
 EXAMPLES = """\
 examples:
   sysml-run recipes/quickstart.yaml                         all of it: prepare, train, evaluate, merge, package, report
@@ -31,7 +34,8 @@ exit codes: 0 done, 1 a stage failed, 2 the recipe or the command line is wrong,
 def parser(command: str) -> argparse.ArgumentParser:
     """The options of `run`, `validate` or `plan`."""
     name = "sysml-run" if command == "run" else f"sysml-run {command}"
-    made = argparse.ArgumentParser(name, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    look = argparse.RawDescriptionHelpFormatter
+    made = argparse.ArgumentParser(name, epilog=EXAMPLES, formatter_class=look, allow_abbrev=False)
     made.add_argument("--version", action="version", version=f"sysml-run {__version__}")
     {"run": _run_options, "validate": _validate_options, "plan": _plan_options}[command](made)
     return made
@@ -39,11 +43,21 @@ def parser(command: str) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the only place where exceptions become exit codes."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments and arguments[0] in ("run", "validate", "plan") else "run"
-    options = parser(command).parse_args(arguments)
     try:
-        return _command(command)(options)
+        code = _guarded(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: nobody reads on, and Python must not try once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _guarded(arguments: list[str]) -> int:
+    command = arguments.pop(0) if arguments and arguments[0] in ("run", "validate", "plan") else "run"
+    try:
+        return _command(command)(parser(command).parse_args(arguments))
+    except SystemExit as stop:  # argparse, after --help, --version or a usage error
+        return int(stop.code or 0)
     except RecipeError as error:
         from . import report
 
@@ -57,15 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("\nstopped; the same command goes on where it stopped\n")
         return 130
     except BrokenPipeError:
-        return 1
-    except Exception:
-        sys.stderr.write(f"This is a fault of sysml-run, not of your recipe. Details: {_fault_report()}\n")
-        return 3
+        raise
+    except Exception as error:
+        return _unexpected(error)
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     found: Callable[[argparse.Namespace], int] = importlib.import_module(f".commands.{name}", __package__).run
     return found
+
+
+def _unexpected(error: Exception) -> int:
+    """What the operating system refuses is for the user to mend; everything else is for us."""
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        sys.stderr.write(f"error: {error.filename or 'this machine'}: {error.strerror}\n")
+        return 1
+    sys.stderr.write(f"This is a fault of sysml-run, not of your recipe. Details: {_fault_report()}\n")
+    return 3
 
 
 def _fault_report() -> str:

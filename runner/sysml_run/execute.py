@@ -8,7 +8,9 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -17,53 +19,39 @@ from .errors import StageError
 from .rundir import RunDir, read_json
 from .runs import set_state
 
-GRACE_SECONDS = 20.0
+PATIENCE = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))  # signal, seconds it is given
+LAST_WORDS = 5.0  # seconds that what a finished process left behind may go on writing
 
 
 def run(launches: Sequence[Launch], rundir: RunDir, lock: int) -> None:
     """Run what is not done yet. Raises StageError when a stage fails, KeyboardInterrupt when the user stops it."""
-    for launch in launches:
-        if rundir.done(launch.stage):
-            continue
-        set_state(rundir, "running", launch.stage)
-        rundir.error.unlink(missing_ok=True)
-        try:
-            code = start(launch, rundir.log(launch.stage), lock)
-        except KeyboardInterrupt:
-            set_state(rundir, "interrupted", launch.stage)
-            raise
-        if code != 0 or not rundir.done(launch.stage):
-            set_state(rundir, "failed", launch.stage)
-            raise failure(launch.stage, code, rundir)
+    with _stoppable():
+        for launch in launches:
+            if not rundir.done(launch.stage):
+                _stage(launch, rundir, lock)
 
 
 def start(launch: Launch, log: Path, lock: int) -> int:
     """Run one process in a session of its own; its standard output goes to the screen and the log, the rest to the log.
 
-    A signal to stop is passed on to the whole session, which is killed when it does not end in 20 seconds.
+    A signal to stop is passed on to the whole session, which is killed when it does not end in 20 seconds. Raises
+    StageError when there is no such program.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
     ours, theirs = _terminal() if sys.stdout.isatty() else os.pipe()
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            launch.argv,
-            env={**os.environ, **launch.env},
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=file,
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
+    relay = threading.Thread(target=_relay, args=(ours, log), daemon=True)
+    relay.start()
+    try:
+        process = _spawn(launch, theirs, log, lock)
+    finally:
         os.close(theirs)
-        relay = threading.Thread(target=_relay, args=(ours, file), daemon=True)
-        relay.start()
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            _stop(process)
-            raise
-        finally:
-            relay.join(timeout=5)
+    try:
+        code = process.wait()
+        relay.join(LAST_WORDS)
+    except KeyboardInterrupt:
+        _stop(process, relay)
+        raise
     return code
 
 
@@ -74,54 +62,120 @@ def failure(stage: str, code: int, rundir: RunDir) -> StageError:
         left = read_json(rundir.error)
         hint = "\n".join(filter(None, [left.get("hint"), f"log: {log}"]))
         return StageError(f"{stage} failed: {left['message']}", hint)
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    if _killed(code, log):
         return StageError(f"{stage} was killed, most likely for lack of memory", f"log: {log}")
     return StageError(f"{stage} failed with exit code {code}", f"log: {log}\n{_tail(log)}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number, patience in ((signal.SIGINT, GRACE_SECONDS), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal stop a run as Ctrl-C does; what is ignored (nohup) stays ignored."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stage(launch: Launch, rundir: RunDir, lock: int) -> None:
+    set_state(rundir, "running", launch.stage)
+    rundir.error.unlink(missing_ok=True)
+    try:
+        code = start(launch, rundir.log(launch.stage), lock)
+    except StageError:
+        set_state(rundir, "failed", launch.stage)
+        raise
+    if code != 0 or not rundir.done(launch.stage):
+        set_state(rundir, "failed", launch.stage)
+        raise failure(launch.stage, code, rundir)
+
+
+def _spawn(launch: Launch, output: int, log: Path, lock: int) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        try:
+            return subprocess.Popen(
+                launch.argv,
+                env={**os.environ, **launch.env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=file,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+        except OSError as error:
+            message = f"{launch.stage}: cannot start {launch.argv[0]}: {error.strerror}"
+            raise StageError(message, "install it beside this Python: pip install 'sysml-run[train]'") from error
+
+
+def _stop(process: subprocess.Popen[bytes], relay: threading.Thread) -> None:
+    """Ask the session to end, then make it; a second Ctrl-C goes on to the next way without waiting."""
+    for number, patience in PATIENCE:
         try:
             os.killpg(process.pid, number)
-            process.wait(patience)
-            return
-        except subprocess.TimeoutExpired:
+            if _ended(process, relay, patience):
+                return
+        except KeyboardInterrupt:
             continue
         except ProcessLookupError:
             return
 
 
+def _ended(process: subprocess.Popen[bytes], relay: threading.Thread, patience: float) -> bool:
+    """Whether everything that holds the output has ended in time: `accelerate launch` dies before what it started."""
+    end = time.monotonic() + patience
+    relay.join(patience)
+    try:
+        process.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return not relay.is_alive()
+
+
 def _terminal() -> tuple[int, int]:
     """A pseudo-terminal as large as ours, so that progress bars draw as they would in it."""
     ours, theirs = os.openpty()
+    settings = termios.tcgetattr(theirs)
+    settings[1] &= ~termios.OPOST  # a line ends as it was written; our own terminal adds what it needs
+    termios.tcsetattr(theirs, termios.TCSANOW, settings)
     termios.tcsetwinsize(theirs, termios.tcgetwinsize(sys.stdout.fileno()))
     return ours, theirs
 
 
-def _relay(source: int, log: IO[bytes]) -> None:
-    """Copy bytes to the screen and the log until the process has closed its end."""
-    screen: IO[bytes] | None = sys.stdout.buffer
-    while True:
-        try:
-            data = os.read(source, 65536)
-        except OSError:  # a pseudo-terminal whose other end is closed
-            data = b""
-        if not data:
-            os.close(source)
-            return
-        log.write(data)
-        log.flush()
-        if screen is not None:
-            screen = _show(screen, data)
+def _relay(source: int, log: Path) -> None:
+    """Copy bytes to the screen and the log until the other end is closed; one that fails does not stop the run."""
+    with log.open("ab", buffering=0) as file:
+        sinks: list[IO[bytes]] = [file, sys.stdout.buffer]
+        while data := _read(source):
+            sinks = [sink for sink in sinks if _written(sink, data)]
+    os.close(source)
 
 
-def _show(screen: IO[bytes], data: bytes) -> IO[bytes] | None:
+def _read(source: int) -> bytes:
     try:
-        screen.write(data)
-        screen.flush()
-    except BrokenPipeError:  # the reader of our output is gone; the run goes on, and the log has it all
-        return None
-    return screen
+        return os.read(source, 65536)
+    except OSError:  # a pseudo-terminal whose other end is closed
+        return b""
+
+
+def _written(sink: IO[bytes], data: bytes) -> bool:
+    """False when the reader of our output has gone or the disk is full."""
+    try:
+        sink.write(data)
+        sink.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _killed(code: int, log: Path) -> bool:
+    """Whether the process, or the one that `accelerate launch` had started, was killed from outside."""
+    return code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "died with <Signals.SIGKILL" in _tail(log, 1)
 
 
 def _tail(log: Path, lines: int = 15) -> str:

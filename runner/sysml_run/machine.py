@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path("/")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
@@ -28,27 +29,27 @@ class Machine:
         return str(Path(self.python).with_name("accelerate"))
 
 
-def look() -> Machine:
-    """Ask the operating system; touches no accelerator and imports no training library."""
-    info = _read(Path("/proc/cpuinfo"))
+def look(root: Path = ROOT) -> Machine:
+    """Ask the operating system, whose `proc` and `sys` are under `root`; imports no training library."""
+    info = _read(root / "proc/cpuinfo")
     flags = _field(info, "flags") or _field(info, "Features")
     found = next((flag for flag in BF16_FLAGS if flag in flags.split()), None)
     reason = f"this processor has {found}" if found else "this processor has no bf16 instructions"
     processor = _field(info, "model name") or platform.processor() or platform.machine()
-    return Machine(cores(), memory(), processor, found is not None, reason, sys.executable)
+    return Machine(cores(root), memory(root), processor, found is not None, reason, sys.executable)
 
 
-def cores() -> int:
+def cores(root: Path = ROOT) -> int:
     """Cores this process may use: its affinity, and the control group's quota where there is one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
+    quota, _, period = _read(root / "sys/fs/cgroup/cpu.max").partition(" ")
     return max(1, min(allowed, int(quota) // int(period))) if quota.isdigit() else allowed
 
 
-def memory() -> int:
+def memory(root: Path = ROOT) -> int:
     """Bytes of memory this process may use: the machine's, and the control group's limit where there is one."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _read(Path("/sys/fs/cgroup/memory.max")).strip()
+    limit = _read(root / "sys/fs/cgroup/memory.max").strip()
     return min(whole, int(limit)) if limit.isdigit() else whole
 
 

@@ -72,7 +72,7 @@ def write_run(rundir: RunDir) -> dict[str, Any]:
         "kind": "run",
         "name": values["name"],
         "created": train.get("started"),
-        "base_model": train.get("base"),
+        "base_model": base(train.get("base") or values["model"]),
         "data": data(prepare),
         "recipe_sha256": sha256(rundir.recipe),
         "versions": versions(),
@@ -82,6 +82,12 @@ def write_run(rundir: RunDir) -> dict[str, Any]:
     }
     write_json(rundir / NAME, made)
     return made
+
+
+def base(facts: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
+    """The base model's facts from the record of training, under `name` or the one the recipe has."""
+    rest = {"own_name" if key == "name" else key: value for key, value in facts.items() if key != "base_model"}
+    return {"name": name or facts["base_model"], **rest}
 
 
 def data(prepare: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import UsageError
-from .resolve import exists
 
+ARCHITECTURES = ("llama", "mistral", "mixtral", "qwen2")  # of which tiny random models are made
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FORMS = "a hub id (owner/name), a folder, a .gguf file, package:MODULE/FILE or tiny:ARCHITECTURE"
 
@@ -28,19 +28,26 @@ class ModelRef:
 
 
 def locate(name: str) -> ModelRef:
-    """Say what `name` is; a resolved recipe has made relative folders and files absolute.
+    """Say what `name` is; in a resolved recipe every folder and file is absolute, so the current folder plays no part.
 
     Raises UsageError with the command that mends it when a named file, folder or package is absent.
     """
     if name.startswith("tiny:"):
-        return ModelRef("tiny", name.removeprefix("tiny:"))
+        return _tiny(name.removeprefix("tiny:"))
     if name.startswith("package:"):
         return _local(_in_package(name.removeprefix("package:")), name)
-    if exists(name) or name.endswith(".gguf") or name.startswith((".", "/", "~")):
-        return _local(Path(name).expanduser().absolute(), name)
-    if HUB_ID.fullmatch(name):
+    if Path(name).is_absolute():
+        return _local(Path(name), name)
+    if HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
         return ModelRef("hub", name)
-    raise UsageError(f"model {name!r} is neither here nor a hub id", f"write {FORMS}")
+    raise UsageError(f"model {name!r} is neither beside the recipe nor a hub id", f"write {FORMS}")
+
+
+def _tiny(architecture: str) -> ModelRef:
+    if architecture not in ARCHITECTURES:
+        forms = ", ".join(f"tiny:{name}" for name in ARCHITECTURES)
+        raise UsageError(f"there is no tiny model of the architecture {architecture!r}", f"write {forms}")
+    return ModelRef("tiny", architecture)
 
 
 def _local(path: Path, name: str) -> ModelRef:

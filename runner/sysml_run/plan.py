@@ -71,7 +71,10 @@ def choose(plan: Plan, only: Sequence[str], until: str | None) -> tuple[Launch, 
         if name not in names:
             raise UsageError(f"this run has no stage {name!r}", f"its stages: {', '.join(names)}")
     last = names.index(until) if until else len(names) - 1
-    return tuple(item for item in plan.launches[: last + 1] if not only or item.stage in only)
+    chosen = tuple(item for item in plan.launches[: last + 1] if not only or item.stage in only)
+    if not chosen:
+        raise UsageError(f"--only {','.join(only)} --until {until} leaves nothing to run", f"stages: {', '.join(names)}")
+    return chosen
 
 
 def world_size(recipe: Recipe) -> int:

@@ -151,12 +151,12 @@ def rows_are_mapped(recipe: Recipe) -> Iterator[Finding]:
 
 def data_is_here(recipe: Recipe) -> Iterator[Finding]:
     for at, dataset in enumerate(recipe.datasets):
-        if not dataset.path.startswith("hub:") and not _there(dataset.path):
+        if not dataset.path.startswith("hub:") and not there(dataset.path):
             hint = "a path counts from the recipe's folder, one in --set from the current folder"
             yield Finding(f"datasets.{at}.path", f"there is nothing at {dataset.path}", hint, later=True)
 
 
-def _there(path: str) -> bool:
+def there(path: str) -> bool:
     """True for a file, a folder, and a glob that some file matches."""
     return exists(path) or any(glob.iglob(path, recursive=True))  # noqa: PTH207 - the pattern is absolute
 

@@ -68,7 +68,7 @@ def same(rundir: RunDir, plan: Plan) -> bool:
 
 
 def state(rundir: RunDir) -> dict[str, Any]:
-    """`state` is running, interrupted, failed or done; `stage` is the last one started."""
+    """`state` is new, running, interrupted, failed, partial (--only, --until) or done; `stage` the last one started."""
     path = rundir / "status.json"
     return dict(read_json(path)) if path.is_file() else {"state": "new", "stage": None}
 
@@ -81,7 +81,8 @@ def set_state(rundir: RunDir, name: str, stage: str | None) -> None:
 def owned(rundir: RunDir) -> Iterator[int]:
     """Hold the run's lock, which the stages' processes inherit, so that no two commands write to one run.
 
-    Yields the lock's file descriptor. Raises UsageError while another command, or a process it left, has it.
+    Yields the lock's file descriptor. A run that its user stops is marked as interrupted. Raises UsageError while
+    another command, or a process it left, has the lock.
     """
     rundir.path.mkdir(parents=True, exist_ok=True)
     handle = os.open(rundir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -94,5 +95,8 @@ def owned(rundir: RunDir) -> Iterator[int]:
     try:
         sweep(rundir.path)
         yield handle
+    except KeyboardInterrupt:
+        set_state(rundir, "interrupted", state(rundir)["stage"])
+        raise
     finally:
         os.close(handle)

@@ -10,22 +10,30 @@ from typing import Any
 from . import resources
 from .document import Document
 from .errors import UsageError
-from .modelref import locate
+from .modelref import ARCHITECTURES, locate
 from .overrides import set_value
-from .position import Pointer
+from .position import Pointer, pointer
 from .recipe import Recipe
+from .rules import there
 
 SOURCE = "--smoke"
 ROWS = 64
 STEPS = 4
+EITHER = (
+    ("training.num_epochs", "training.max_steps"),
+    ("training.gradient_accumulation_steps", "training.effective_batch_size"),
+    ("optimizer.warmup_ratio", "optimizer.warmup_steps"),
+)
 
 
 def shrink(document: Document, recipe: Recipe) -> tuple[Document, list[str]]:
-    """The smaller document, and a line for each thing that was swapped. Raises UsageError."""
+    """The smaller document, and a line for each thing that was swapped; what --set says stays. Raises UsageError."""
     notes = []
-    for pointer, value in _swaps(recipe):
-        document = set_value(document, pointer, value, SOURCE)
-        notes.append(f"{'.'.join(map(str, pointer))} = {json.dumps(value)}")
+    for at, value in _swaps(recipe):
+        if _said(document, at):
+            continue
+        document = set_value(document, at, value, SOURCE)
+        notes.append(f"{'.'.join(map(str, at))} = {json.dumps(value)}")
     return document, notes
 
 
@@ -37,23 +45,47 @@ def architecture(base_model: str) -> str:
     ref = locate(base_model)
     if ref.kind == "tiny":
         return ref.where
-    if ref.kind == "folder":
-        return str(json.loads((ref.path / "config.json").read_text(encoding="utf-8"))["model_type"])
-    if ref.kind == "gguf":
-        return _gguf_architecture(ref.path)
+    read = {"folder": _folder_architecture, "gguf": _gguf_architecture, "hub": _listed_architecture}
+    found = read[ref.kind](ref.where)
+    if found not in ARCHITECTURES:
+        what = f"the architecture of {base_model} is " + (f"{found!r}, " if found else "not known without its files")
+        hint = f"write --set model.base_model=tiny:llama (or {', '.join(ARCHITECTURES[1:])}) beside --smoke"
+        raise UsageError(what + ("of which there is no tiny model" if found else ""), hint)
+    return found
+
+
+def _folder_architecture(folder: str) -> str:
+    file = Path(folder) / "config.json"
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type", ""))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+
+
+def _listed_architecture(name: str) -> str:
     known: dict[str, str] = json.loads((resources.PACKAGE / "architectures.json").read_text(encoding="utf-8"))
-    if ref.where not in known:
-        hint = "write --set model.base_model=tiny:llama (or mistral, mixtral, qwen2) beside --smoke"
-        raise UsageError(f"the architecture of {ref.where} is not known without its files", hint)
-    return known[ref.where]
+    return known.get(name, "")
 
 
-def _gguf_architecture(path: Path) -> str:
-    from gguf import GGUFReader
+def _gguf_architecture(path: str) -> str:
+    try:
+        from gguf import GGUFReader
 
-    fields = GGUFReader(path).fields
-    name = str(fields["general.architecture"].contents())
-    return "mixtral" if f"{name}.expert_count" in fields else name
+        fields = GGUFReader(path).fields
+        name = str(fields["general.architecture"].contents())
+    except ImportError as error:
+        raise UsageError("reading a .gguf file takes the package gguf", "pip install 'sysml-run[train]'") from error
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise UsageError(f"{path} cannot be read as GGUF: {error}") from error
+    experts = fields.get(f"{name}.expert_count")
+    return "mixtral" if name == "llama" and experts is not None and experts.contents() else name
+
+
+def _said(document: Document, at: Pointer) -> bool:
+    """Whether --set names the key, or the one of which a recipe may have only one beside it."""
+    pairs = (tuple(pointer(name) for name in pair) for pair in EITHER)
+    keys = next((pair for pair in pairs if at in pair), (at,))
+    return any(document.place(key).source.startswith("--set ") for key in keys if key in document.values)
 
 
 def _swaps(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
@@ -62,13 +94,7 @@ def _swaps(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     yield from _model(recipe)
     yield from _rows(recipe)
     yield from _length(recipe)
-    if recipe.optimizer.warmup_steps or recipe.optimizer.warmup_ratio:
-        yield ("optimizer", "warmup_steps"), None
-        yield ("optimizer", "warmup_ratio"), 0.25
-    if recipe.evaluation.every_steps:
-        yield ("evaluation", "every_steps"), STEPS // 2
-    if recipe.evaluation.generate:
-        yield ("evaluation", "generate"), {"rows": 4, "max_new_tokens": 16}
+    yield from _evaluation(recipe)
     if recipe.hardware.accelerator != "cpu":
         yield ("hardware",), {"accelerator": "cpu"}
     if recipe.artifacts.dir:
@@ -81,6 +107,8 @@ def _model(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     yield ("model", "tokenizer"), words if locate(words).kind in ("folder", "gguf") else None
     yield ("model", "revision"), None
     yield ("model", "dtype"), "float32"
+    if recipe.model.attn_implementation == "flash_attention_2":
+        yield ("model", "attn_implementation"), "auto"
 
 
 def _rows(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
@@ -88,9 +116,11 @@ def _rows(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     for number, dataset in enumerate(recipe.datasets):
         yield ("datasets", number, "max_rows"), ROWS
         sample = resources.samples() / f"{dataset.type}.jsonl"
-        if not any(Path("/").glob(dataset.path.lstrip("/"))) and sample.is_file():
+        if not there(dataset.path) and sample.is_file():
             yield ("datasets", number, "path"), str(sample)
     yield ("split", "validation"), 0.25
+    if recipe.split.test:
+        yield ("split", "test"), 0.25
     yield ("prompt", "sequence_len"), min(recipe.prompt.sequence_len, 512)
     yield ("prompt", "truncation"), "left"
 
@@ -103,3 +133,14 @@ def _length(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     yield ("training", "micro_batch_size"), min(recipe.training.micro_batch_size, 2)
     yield ("training", "gradient_accumulation_steps"), min(recipe.training.gradient_accumulation_steps or 1, 2)
     yield ("training", "effective_batch_size"), None
+    if recipe.optimizer.warmup_steps or recipe.optimizer.warmup_ratio:
+        yield ("optimizer", "warmup_steps"), None
+        yield ("optimizer", "warmup_ratio"), 0.25
+
+
+def _evaluation(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
+    if recipe.evaluation.every_steps:
+        yield ("evaluation", "every_steps"), STEPS // 2
+    if recipe.evaluation.generate:
+        yield ("evaluation", "generate", "rows"), 4
+        yield ("evaluation", "generate", "max_new_tokens"), 16

@@ -141,9 +141,10 @@ class TestOfARun:
 
     def test_a_run_without_records_has_one_too(self, tmp_path: Path) -> None:
         rundir = RunDir(tmp_path)
-        write_json(rundir.recipe, {"values": {"name": "x"}, "sources": {}})
+        write_json(rundir.recipe, {"values": {"name": "x", "model": {"base_model": "a/b"}}, "sources": {}})
         made = manifest.write_run(rundir)
-        assert (made["created"], made["base_model"], made["data"], made["git"]) == (None, None, [], None)
+        assert made["base_model"] == {"name": "a/b"}
+        assert (made["created"], made["data"], made["git"]) == (None, [], None)
 
     def test_the_commit_of_the_recipe(self, tmp_path: Path) -> None:
         _, rundir = finished_run.make(tmp_path)

@@ -101,6 +101,32 @@ def test_an_unknown_licence_is_called_unknown(tmp_path: Path, model: Path) -> No
     assert "unknown, see the base model" in body
 
 
+def test_the_card_does_not_flatter(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    data = read_json(rundir.data / "report.json")
+    data["leakage"]["validation"] |= {"masked": 82, "masked_share": 0.953}
+    write_json(rundir.data / "report.json", data)
+    found = read_json(rundir.evaluation)
+    found["after"]["severity.accuracy"] = 0.4
+    write_json(rundir.evaluation, found)
+    package.run(recipe, rundir)
+    body = front_and_body(rundir.package)[1]
+    assert "- Its severity accuracy is no better than always giving the commonest answer." in body
+    assert "- 95.3 % of the validation rows stand in training but for numbers and hex" in body
+
+
+def test_conversations_and_several_datasets_have_their_prompts_told_apart(tmp_path: Path, model: Path) -> None:
+    datasets = [{"path": f"{name}.json", "type": name} for name in ("messages", "sysscan.finding", "prompt_completion")]
+    recipe, rundir = finished_run.make(tmp_path / "several", model, datasets=datasets)
+    package.run(recipe, rundir)
+    body = front_and_body(rundir.package)[1]
+    assert "Rows of sysscan.finding.json:" in body
+    assert "Rows of prompt_completion.json:" in body
+    recipe, rundir = finished_run.make(tmp_path / "one", model, datasets=datasets[:1])
+    package.run(recipe, rundir)
+    assert "The rows came as conversations" in front_and_body(rundir.package)[1]
+
+
 def test_text_of_the_recipe_cannot_break_the_card(tmp_path: Path, model: Path) -> None:
     prompt = {"system": "Be | brief", "prompt": "````\n{{ finding }}\n```", "completion": "{{ severity }}"}
     dataset = {"path": "a|b.json", "type": "sysscan.finding", "map": prompt}
@@ -226,6 +252,15 @@ def test_an_inline_template_travels_with_the_model(tmp_path: Path, model: Path) 
     assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "[user] hi\n"
 
 
+def test_weights_without_a_tokenizer_are_not_packed(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    for path in rundir.merged.glob("*token*"):
+        path.unlink()
+    with pytest.raises(StageError, match="no tokenizer came with the weights"):
+        package.run(recipe, rundir)
+    assert [path.name for path in rundir.path.glob("*package*")] == []
+
+
 def test_generation_stops_at_the_tokenizers_end(tmp_path: Path, model: Path) -> None:
     from transformers import AutoTokenizer, GenerationConfig
 
@@ -345,6 +380,23 @@ class TestPublishing:
         target.write_text("a file")
         with pytest.raises(StageError, match="it is a file"):
             package.run(recipe, rundir)
+
+    def test_a_home_of_nobody(self, tmp_path: Path, model: Path) -> None:
+        recipe, rundir = finished_run.make(tmp_path, model, artifacts={"dir": "~nobody-of-that-name/x"})
+        with pytest.raises(StageError, match=r"artifacts\.dir: "):
+            package.run(recipe, rundir)
+
+    def test_a_copy_that_is_not_the_package_is_not_published(
+        self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
+        package.run(recipe, rundir)
+        before = (target / "SHA256SUMS").read_bytes()
+        (rundir.package / "config.json").write_text("{}")
+        with pytest.raises(StageError, match=r"is not the package: config\.json: changed"):
+            package.hand_over(rundir.package, target)
+        assert (target / "SHA256SUMS").read_bytes() == before
+        assert manifest.verify(target) == []
 
     def test_a_full_disk_leaves_nothing(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe, rundir, target = self.made(tmp_path, model, monkeypatch)

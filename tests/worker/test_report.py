@@ -208,6 +208,13 @@ def test_metrics_of_a_run_that_blew_up_or_was_killed(tmp_path: Path) -> None:
     assert "worse" in page.text
 
 
+def test_many_values_of_a_field_are_summed_up(tmp_path: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path)
+    counts = {str(number): {"train": 10, "validation": 1, "test": 0} for number in range(20)}
+    write_json(rundir.data / "report.json", finished_run.data_report() | {"balance": {"category": counts}})
+    assert "8 more 80 8" in " ".join(made(recipe, rundir).text.split())
+
+
 def test_every_setting_is_there_once(tmp_path: Path) -> None:
     recipe, rundir = finished_run.make(tmp_path)
     text = made(recipe, rundir).text
@@ -223,11 +230,11 @@ class TestFigures:
         assert {value for _, value in thin} == {0.5}
         assert figures.thinned(points[:5]) == points[:5]
 
-    @pytest.mark.parametrize("longest", [64, 4096])
-    def test_the_allowed_length_is_marked(self, longest: int) -> None:
+    @pytest.mark.parametrize(("longest", "where"), [(64, "dashed line"), (4096, "beyond the axis")])
+    def test_the_allowed_length_is_marked(self, longest: int, where: str) -> None:
         svg = figures.lengths({"train": {"edges": [0, 20, 40], "counts": [3, 4]}}, longest)
         assert svg is not None
-        assert f"sequence_len {longest}" in svg
+        assert f"{where}: sequence_len {longest}" in svg
 
     def test_nothing_to_draw(self) -> None:
         assert figures.loss([], {}) is None

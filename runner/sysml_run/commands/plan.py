@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from sysml_run import machine, plan, planview, runs
@@ -16,18 +17,15 @@ from .load import load, ready
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan; with --write also lay out a run directory."""
-    if options.format == "json":
-        sys.stdout, screen = sys.stderr, sys.stdout
-    else:
-        screen = sys.stdout
-    document, resolved = load(options.recipe, options)
+    with redirect_stdout(sys.stderr if options.format == "json" else sys.stdout):
+        document, resolved = load(options.recipe, options)
     folder = (options.write or runs.new_path(Path("runs"), resolved.recipe.name)).absolute()
     made = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
     shown = planview.values(made, document.source)
     if options.write:
         ready(resolved)
-        if any(folder.glob("*")):
-            raise UsageError(f"{folder} is not empty", "name a new folder")
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UsageError(f"{folder} is not an empty folder", "name a new folder")
         runs.write(RunDir(folder), made, document.text, shown)
-    screen.write(json.dumps(shown, indent=2) + "\n" if options.format == "json" else planview.text(made, commands=True))
+    sys.stdout.write(json.dumps(shown, indent=2) + "\n" if options.format == "json" else planview.text(made, commands=True))
     return 0

@@ -38,6 +38,7 @@ def one(path: Path, options: argparse.Namespace, wanted: str | None) -> None:
     ready(resolved)
     folder = runs.new_path(options.runs, resolved.recipe.name)
     made = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
+    plan.choose(made, options.only, options.until)
     rundir = _resumed(options.runs, made, wanted)
     if rundir is not None:
         made = plan.make(resolved, machine.look(), str(rundir.path), offline=options.offline)
@@ -48,6 +49,8 @@ def one(path: Path, options: argparse.Namespace, wanted: str | None) -> None:
         if all(rundir.done(launch.stage) for launch in made.launches):
             manifest.write_run(rundir)
             runs.set_state(rundir, "done", None)
+        else:
+            runs.set_state(rundir, "partial", launches[-1].stage)
     sys.stdout.write(summary.summary(rundir) + "\n")
 
 

@@ -30,7 +30,7 @@ def values(value: Any, place: Place = ()) -> Any:
         return {name: values(below, (*place, name)) for name, below in value.items()}
     if isinstance(value, list):
         return [values(below, (*place, "[]")) for below in value]
-    if isinstance(value, str) and place in path_keys() and Path(value).expanduser().is_absolute():
+    if isinstance(value, str) and place in path_keys() and value.startswith(("/", "~")):
         return Path(value).name
     return value
 

@@ -66,8 +66,8 @@ def loss(metrics: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]) ->
         if outside:
             hollow = points | {"markerfacecolor": COLOURS["paper"], "markeredgewidth": 1.4}
             axes.plot(*split(outside), **hollow, label="validation, before and after")
-        axes.set_ylim(bottom=0)
-        axes.legend(loc="upper right")
+        axes.set_ylim(0, room([*trained, *during, *outside]))
+        axes.legend(loc="best")
 
     return figure("loss", "Loss, nats per token", "step", draw)
 
@@ -103,14 +103,11 @@ def lengths(histograms: Mapping[str, Any], sequence_len: int) -> str | None:
 
 
 def mark(axes: Any, sequence_len: int, longest: float) -> None:
-    """A dashed line at `sequence_len`, or where it lies when it is far off to the right."""
-    words = f"sequence_len {sequence_len}"
-    if sequence_len <= 1.6 * longest:
+    """A dashed line at `sequence_len`, unless it would squeeze the rows to one side; the axis' label says which."""
+    near = sequence_len <= 1.6 * longest
+    if near:
         axes.axvline(sequence_len, color=COLOURS["muted"], linestyle=(0, (3, 3)), linewidth=1)
-        place: dict[str, Any] = {"xy": (sequence_len, 0.5), "xycoords": ("data", "axes fraction")}
-        axes.annotate(words, **place, xytext=(-4, 0), textcoords="offset points", ha="right", color=COLOURS["muted"])
-    else:
-        axes.annotate(f"{words} →", (0.995, 0.5), xycoords="axes fraction", ha="right", color=COLOURS["muted"])
+    axes.set_xlabel(f"tokens ({'dashed line' if near else 'beyond the axis'}: sequence_len {sequence_len})")
 
 
 def line(name: str, title: str, points: Points) -> str | None:
@@ -120,10 +117,15 @@ def line(name: str, title: str, points: Points) -> str | None:
 
     def draw(axes: Any) -> None:
         axes.plot(*split(thinned(points)), color=COLOURS["first"])
-        axes.set_ylim(0, 1.08 * max(value for _, value in points) or 1)
+        axes.set_ylim(0, room(points))
         axes.yaxis.set_major_formatter(lambda value, _: short(value))
 
     return figure(name, title, "step", draw)
+
+
+def room(points: Points) -> float:
+    """The top of an axis from 0 that leaves the highest point some air."""
+    return 1.08 * max(value for _, value in points) or 1.0
 
 
 def short(value: float) -> str:

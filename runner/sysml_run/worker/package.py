@@ -36,11 +36,13 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         make_ready(recipe, folder)
         papers(recipe, rundir, found, folder)
         made = manifest.write(folder, facts(found, folder))
+    size = sum(entry["bytes"] for entry in made["files"].values())
+    print(f"package: {len(made['files']) + 2} files, {size / 1e6:.1f} MB", flush=True)
     if target is not None:
         hand_over(rundir.package, target)
     return {
         "files": len(made["files"]) + 2,
-        "bytes": sum(entry["bytes"] for entry in made["files"].values()),
+        "bytes": size,
         "weights_from": source.name,
         "weights_split_anew": split,
         "left_out": left_out,
@@ -60,7 +62,10 @@ def destination(recipe: Recipe) -> Path | None:
     """Where the package is published, relative to the current folder. Raises StageError if something else is there."""
     if recipe.artifacts.dir is None:
         return None
-    target = Path(recipe.artifacts.dir).expanduser().resolve()
+    try:
+        target = Path(recipe.artifacts.dir).expanduser().resolve()
+    except RuntimeError as error:  # ~NAME of no user
+        raise StageError(f"artifacts.dir: {error}", "write the folder out") from error
     reason = manifest.refusal(target)
     if reason:
         hint = "move it away, or name another folder with artifacts.dir; only a package of ours is replaced"
@@ -81,31 +86,39 @@ def copy_others(recipe: Recipe, source: Path, folder: Path) -> list[str]:
 
 
 def make_ready(recipe: Recipe, folder: Path) -> None:
-    """Whoever loads the folder prompts and stops as training did: its chat template, end and padding token."""
-    from transformers import AutoTokenizer
-
+    """Whoever loads the folder prompts and stops as training did; nothing in it names a folder of this machine."""
+    without(folder / "config.json", "_name_or_path")
+    without(folder / "tokenizer_config.json", "name_or_path")
     if recipe.prompt.template != "tokenizer":
         write_text(folder / "chat_template.jinja", recipe.prompt.template)
-        change(folder / "tokenizer_config.json", chat_template=None)
-    for name in ("config.json", "tokenizer_config.json"):
-        change(folder / name, _name_or_path=None, name_or_path=None)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
-    path = folder / "generation_config.json"
+        without(folder / "tokenizer_config.json", "chat_template")
+    set_end(recipe, folder)
+
+
+def set_end(recipe: Recipe, folder: Path) -> None:
+    """Generation ends at the tokenizer's end token, beside those the model has of its own."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StageError(f"no tokenizer came with the weights: {reason}", "run the stage before this again") from error
+    path, end, pad = folder / "generation_config.json", tokenizer.eos_token_id, tokenizer.pad_token_id
     known = read_json(path) if path.is_file() else {}
     known.pop("_from_model_config", None)  # with it, transformers would make these settings anew from config.json
-    ends = known.get("eos_token_id")
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    ends = [tokenizer.eos_token_id, *(end for end in ends if end != tokenizer.eos_token_id)]
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    write_json(path, known | {"eos_token_id": ends[0] if len(ends) == 1 else ends, "pad_token_id": pad})
+    own = known.get("eos_token_id", [])
+    others = [one for one in (own if isinstance(own, list) else [own]) if one not in (end, None)]
+    write_json(
+        path, known | {"eos_token_id": [end, *others] if others else end, "pad_token_id": end if pad is None else pad}
+    )
 
 
-def change(path: Path, **settings: Any) -> None:
-    """Set keys of a JSON file that has them; None removes a key."""
-    if path.is_file():
-        known = read_json(path)
-        changed = {key: settings.get(key, value) for key, value in known.items()}
-        write_json(path, {key: value for key, value in changed.items() if key not in settings or value is not None})
+def without(path: Path, key: str) -> None:
+    """Remove a key of a JSON file, if both are there."""
+    known = read_json(path) if path.is_file() else {}
+    if key in known:
+        write_json(path, {name: value for name, value in known.items() if name != key})
 
 
 def papers(recipe: Recipe, rundir: RunDir, found: Outcome, folder: Path) -> None:
@@ -122,12 +135,11 @@ def papers(recipe: Recipe, rundir: RunDir, found: Outcome, folder: Path) -> None
 
 def facts(found: Outcome, folder: Path) -> dict[str, Any]:
     """What the manifest says beside the checksums; times and versions are the run's own."""
-    base = {"own_name" if key == "name" else key: value for key, value in found.base.items() if key != "base_model"}
     return {
         "name": found.values["name"],
         "description": found.values["description"],
         "created": found.train.get("started"),
-        "base_model": {"name": found.base_name, **base},
+        "base_model": manifest.base(found.base, found.base_name),
         "data": manifest.data(found.records.get("prepare", {})),
         "rows": {name: found.rows(name) for name in ("train", "validation", "test")},
         "recipe_sha256": manifest.sha256(folder / "recipe.json"),
@@ -154,7 +166,5 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # raised by a library, not by the disk
-            raise
         hint = "make room, or name another folder with artifacts.dir or --runs"
         raise StageError(f"{path} cannot be written: {error.strerror or error}", hint) from error

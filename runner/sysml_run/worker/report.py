@@ -28,7 +28,11 @@ CAPTIONS = {
     "tokens_per_second": "Tokens per second by step",
     "lengths": "Rows by length in tokens",
 }
-LABELS = {"batch": "micro batch x accumulation x devices", "lora_modules": "LoRA modules"}
+LABELS = {
+    "batch": "micro batch x accumulation x devices",
+    "lora_modules": "LoRA modules",
+    "precision": "mixed precision",
+}
 Pairs = Iterator[tuple[str, Any]]
 
 

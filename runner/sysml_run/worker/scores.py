@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ def field_scores(metric: FieldMetric, given: Sequence[Answer], wanted: Sequence[
 
 def f1_macro(pairs: Sequence[tuple[Any, Any]]) -> float | None:
     """Unweighted mean over the classes of the right answers of 2TP / (2TP + FP + FN)."""
-    classes = {right for _, right in pairs}
+    classes = dict.fromkeys(right for _, right in pairs)  # in the rows' order, so that the sum is the same every time
     each = []
     for name in classes:
         true = sum(one == right == name for one, right in pairs)
@@ -54,13 +55,17 @@ def f1_macro(pairs: Sequence[tuple[Any, Any]]) -> float | None:
 
 
 def mae(pairs: Sequence[tuple[Any, Any]]) -> float | None:
-    """Mean absolute error over the answers that hold a number; None when none does."""
+    """Mean absolute error over the answers that hold a finite number; None when none does."""
     errors = [abs(one - right) for one, right in pairs if number(one) and number(right)]
     return sum(errors) / len(errors) if errors else None
 
 
 def number(found: Any) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool)
+    """Whether it is a number that arithmetic can use: JSON also yields NaN, Infinity and integers beyond any float."""
+    try:
+        return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    except OverflowError:
+        return False
 
 
 def parse(text: str) -> Answer:

@@ -35,6 +35,7 @@ def environment() -> Environment:
     env.globals = {"range": safe_range, "namespace": Namespace}
     env.filters["tojson"] = tojson
     env.filters["whole"] = whole
+    env.filters["without"] = without
     return env
 
 
@@ -63,6 +64,11 @@ def whole(value: Any) -> Any:
         return int(number) if number.is_integer() else value
     except (TypeError, ValueError):
         return value
+
+
+def without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """An object less the named fields; one that it does not have is no error."""
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 class Template:
