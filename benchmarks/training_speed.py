@@ -29,14 +29,14 @@ def ours(recipe: Any, rundir: RunDir) -> Callable[[list[dict[str, Any]]], int]:
     """One optimizer step of the stage's own trainer."""
     trainer, _, _ = train.build(recipe, rundir)
     trainer.create_optimizer()
-    trainer.model.train()
+    model, optimizer = trainer.accelerator.prepare(trainer.model.train(), trainer.optimizer)
 
     def step(rows: list[dict[str, Any]]) -> int:
         batch, before = trainer.data_collator(rows), trainer.tokens
-        trainer.training_step(trainer.model, batch, num_items_in_batch=(batch["labels"] != -100).sum())
-        trainer.accelerator.clip_grad_norm_(trainer.model.parameters(), recipe.training.max_grad_norm)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
+        trainer.training_step(model, batch, num_items_in_batch=(batch["labels"] != -100).sum())
+        trainer.accelerator.clip_grad_norm_(model.parameters(), recipe.training.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
         return int(trainer.tokens - before)
 
     return step

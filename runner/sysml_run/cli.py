@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(arguments: list[str]) -> int:
     command = arguments.pop(0) if arguments and arguments[0] in ("run", "validate", "plan") else "run"
     try:
-        return _command(command)(parser(command).parse_args(arguments))
+        options = parser(command).parse_args(arguments)
+        return _command(command)(options)
     except SystemExit as stop:  # argparse, after --help, --version or a usage error
         return int(stop.code or 0)
     except RecipeError as error:

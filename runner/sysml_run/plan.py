@@ -73,7 +73,8 @@ def choose(plan: Plan, only: Sequence[str], until: str | None) -> tuple[Launch, 
     last = names.index(until) if until else len(names) - 1
     chosen = tuple(item for item in plan.launches[: last + 1] if not only or item.stage in only)
     if not chosen:
-        raise UsageError(f"--only {','.join(only)} --until {until} leaves nothing to run", f"stages: {', '.join(names)}")
+        message = f"--only {','.join(only)} --until {until} leaves nothing to run"
+        raise UsageError(message, f"its stages: {', '.join(names)}")
     return chosen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +11,29 @@ from . import resources
 from .document import Document
 from .errors import UsageError
 from .modelref import ARCHITECTURES, locate
-from .overrides import set_value
-from .position import Pointer, pointer
+from .overrides import apply, set_value
+from .position import Pointer, dotted
 from .recipe import Recipe
 from .rules import there
 
 SOURCE = "--smoke"
 ROWS = 64
 STEPS = 4
-EITHER = (
-    ("training.num_epochs", "training.max_steps"),
-    ("training.gradient_accumulation_steps", "training.effective_batch_size"),
-    ("optimizer.warmup_ratio", "optimizer.warmup_steps"),
+EITHER: tuple[tuple[Pointer, Pointer], ...] = (  # of which a recipe may have only one
+    (("training", "num_epochs"), ("training", "max_steps")),
+    (("training", "gradient_accumulation_steps"), ("training", "effective_batch_size")),
+    (("optimizer", "warmup_ratio"), ("optimizer", "warmup_steps")),
 )
 
 
-def shrink(document: Document, recipe: Recipe) -> tuple[Document, list[str]]:
-    """The smaller document, and a line for each thing that was swapped; what --set says stays. Raises UsageError."""
-    notes = []
-    for at, value in _swaps(recipe):
-        if _said(document, at):
-            continue
+def shrink(document: Document, recipe: Recipe, assignments: Sequence[str]) -> tuple[Document, list[str]]:
+    """The smaller document, and a line for each thing that was swapped; what --set says wins. Raises UsageError."""
+    swaps = [(at, None if _other_said(document, at) else value) for at, value in _swaps(recipe)]
+    for at, value in swaps:
         document = set_value(document, at, value, SOURCE)
-        notes.append(f"{'.'.join(map(str, at))} = {json.dumps(value)}")
-    return document, notes
+    document = apply(document, assignments)
+    kept = [(at, value) for at, value in swaps if at in document.values and document.values[at].source == SOURCE]
+    return document, [f"{dotted(at)} = {json.dumps(value)}" for at, value in kept]
 
 
 def architecture(base_model: str) -> str:
@@ -81,11 +80,17 @@ def _gguf_architecture(path: str) -> str:
     return "mixtral" if name == "llama" and experts is not None and experts.contents() else name
 
 
-def _said(document: Document, at: Pointer) -> bool:
-    """Whether --set names the key, or the one of which a recipe may have only one beside it."""
-    pairs = (tuple(pointer(name) for name in pair) for pair in EITHER)
-    keys = next((pair for pair in pairs if at in pair), (at,))
-    return any(document.place(key).source.startswith("--set ") for key in keys if key in document.values)
+def _other_said(document: Document, at: Pointer) -> bool:
+    """Whether --set gives a value to the key that `at` must then leave alone."""
+    others = [one for pair in EITHER if at in pair for one in pair if one != at and one in document.values]
+    return any(document.values[one].source.startswith("--set ") and _value(document, one) is not None for one in others)
+
+
+def _value(document: Document, at: Pointer) -> Any:
+    found = document.value
+    for part in at:
+        found = found[part]
+    return found
 
 
 def _swaps(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:

@@ -26,8 +26,7 @@ def load(path: Path, options: argparse.Namespace) -> tuple[Document, Resolved]:
     refuse(validate.check(document))
     resolved = resolve(document)
     if options.smoke:
-        document, notes = smoke.shrink(document, resolved.recipe)
-        document = overrides.apply(document, options.set)
+        document, notes = smoke.shrink(document, resolved.recipe, options.set)
         refuse(validate.check(document))
         resolved = resolve(document)
         sys.stdout.write("--smoke swaps:\n" + "".join(f"  {note}\n" for note in notes))
@@ -45,14 +44,12 @@ def refuse(problems: Sequence[Problem]) -> None:
 
 def ready(resolved: Resolved) -> None:
     """Check what training needs before any of it starts: libraries and the models' files. Raises UsageError."""
-    needed = (*TRAINING, *_optimizer_library(resolved))
+    model = resolved.recipe.model
+    kinds = {locate(name).kind for name in (model.base_model, model.tokenizer) if name is not None}
+    needed = (*TRAINING, *_optimizer_library(resolved), *(("gguf",) if "gguf" in kinds else ()))
     absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if absent:
         raise UsageError(f"not installed: {', '.join(absent)}", "pip install 'sysml-run[train]'")
-    model = resolved.recipe.model
-    for name in (model.base_model, model.tokenizer):
-        if name is not None:
-            locate(name)
 
 
 def _optimizer_library(resolved: Resolved) -> tuple[str, ...]:

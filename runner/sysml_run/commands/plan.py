@@ -27,5 +27,6 @@ def run(options: argparse.Namespace) -> int:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise UsageError(f"{folder} is not an empty folder", "name a new folder")
         runs.write(RunDir(folder), made, document.text, shown)
-    sys.stdout.write(json.dumps(shown, indent=2) + "\n" if options.format == "json" else planview.text(made, commands=True))
+    as_json = options.format == "json"
+    sys.stdout.write(json.dumps(shown, indent=2) + "\n" if as_json else planview.text(made, commands=True))
     return 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sysml_run.errors import SysmlError
+from sysml_run.errors import StageError, SysmlError
 from sysml_run.recipe import Recipe
 from sysml_run.resolve import build
 from sysml_run.rundir import RunDir, read_json, write_json
@@ -42,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
 
 def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
     """Run one stage unless its record says that it is done; train prepares first where nobody has."""
+    if stage not in STAGES:
+        raise StageError(f"there is no stage {stage!r}", f"the stages: {', '.join(STAGES)}")
     if rundir.done(stage):
         print(f"{stage}: done before", flush=True)
         return

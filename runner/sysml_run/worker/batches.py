@@ -42,7 +42,7 @@ def answer_loss(model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     labels = batch["labels"]
     columns = (labels != IGNORED).any(0).nonzero()
-    first = int(columns[0]) if len(columns) else labels.shape[1] - 1
+    first = int(columns[0]) if len(columns) else max(1, labels.shape[1] - 1)
     output = model(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - first + 1)
     kept = labels[:, first:]
     logits = output.logits[:, :-1].float()

@@ -1,4 +1,4 @@
-"""The evaluate stage: the validation rows before and after training, in the dtype the model is kept in."""
+"""The evaluate stage: validation rows before and after; losses computed as in training, answers in the model's dtype."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def measure(name: str, model: Any, recipe: Recipe, tokenizer: Any, split: Any, c
 
     print(f"evaluate: {name} training, {len(split)} rows, {len(chosen)} answers", flush=True)
     with tqdm(total=len(split) + len(chosen), desc=name, unit="row", file=sys.stdout, disable=None, leave=False) as bar:
-        losses = measuring.row_losses(model, split, Collator(tokenizer.pad_token_id), bar.update)
+        with measuring.arithmetic(recipe):
+            losses = measuring.row_losses(model, split, Collator(tokenizer.pad_token_id), bar.update)
         prompts = [row["input_ids"][: row["prompt_len"]] for row in (split[number] for number in chosen)]
         new = recipe.evaluation.generate.max_new_tokens if recipe.evaluation.generate else 0
         texts = measuring.answers(model, tokenizer, prompts, new, bar.update)

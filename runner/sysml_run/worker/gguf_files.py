@@ -18,14 +18,18 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def convert_model(path: Path, folder: Path, dtype: str) -> None:
-    """Write the dequantized weights as safetensors, with config and tokenizer.
+    """Write the dequantized weights as safetensors, with their config.
 
     A model loaded from GGUF refuses `save_pretrained`, so its weights are saved through an empty model of the same
-    configuration.
+    configuration. Raises StageError for a mixture of experts, which transformers would read as a dense model with
+    random weights.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    if experts(path):
+        hint = "name the model's hub id or its folder of safetensors"
+        raise StageError(f"{path} holds a mixture of experts, which cannot be read from GGUF", hint)
     loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=getattr(torch, dtype))
     config = loaded.config
     del config.quantization_config
@@ -37,7 +41,14 @@ def convert_model(path: Path, folder: Path, dtype: str) -> None:
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
     empty.save_pretrained(folder, state_dict=weights)
-    convert_tokenizer(path, folder)
+
+
+def experts(path: Path) -> int:
+    """Number of experts in a layer; 0 for a dense model."""
+    from gguf import GGUFReader
+
+    found = [field for name, field in GGUFReader(path).fields.items() if name.endswith(".expert_count")]
+    return int(found[0].contents()) if found else 0
 
 
 def convert_tokenizer(path: Path, folder: Path) -> None:
@@ -47,8 +58,9 @@ def convert_tokenizer(path: Path, folder: Path) -> None:
     """
     from transformers import AutoTokenizer
 
+    splitting = pre_tokenizer(pre_name(path))
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer(pre_name(path))
+    tokenizer.backend_tokenizer.pre_tokenizer = splitting
     tokenizer.save_pretrained(folder)
 
 

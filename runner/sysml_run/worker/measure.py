@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sysml_run.recipe import Recipe
+
 from .batches import Collator, answer_loss, by_length
 
 TOKENS_A_BATCH = 4096
@@ -41,6 +43,13 @@ def row_losses(
                 found[number] = RowLoss(total, sum(label != -100 for label in row["labels"][1:]))
             tick(len(numbers))
     return [found[number] for number in range(len(found))]
+
+
+def arithmetic(recipe: Recipe) -> Any:
+    """The number format that the recipe's forward passes are computed in, as a context."""
+    import torch
+
+    return torch.autocast("cpu", torch.bfloat16, enabled=recipe.hardware.precision == "bf16")
 
 
 def mean_loss(losses: Sequence[RowLoss]) -> float:

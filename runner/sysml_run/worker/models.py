@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import itertools
 import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def cache_dir() -> Path:
 
 
 def model_dir(recipe: Recipe) -> Path:
-    """An ordinary Hugging Face folder with config, safetensors and tokenizer of the base model."""
+    """An ordinary Hugging Face folder with config and safetensors of the base model."""
     ref = locate(recipe.model.base_model)
     match ref.kind:
         case "folder":
@@ -49,7 +50,8 @@ def tokenizer_dir(recipe: Recipe) -> Path:
         case "folder":
             return ref.path
         case "hub":
-            return snapshot(ref.where, recipe.model.revision, weights=False)
+            revision = recipe.model.revision if recipe.model.tokenizer is None else None
+            return snapshot(ref.where, revision, weights=False)
         case "gguf":
             made = f"{sha256(ref.path)[:16]}-tokenizer"
             return cached(made, lambda folder: gguf_files.convert_tokenizer(ref.path, folder))
@@ -107,9 +109,10 @@ def base_facts(recipe: Recipe) -> dict[str, Any]:
 def card_license(folder: Path) -> str | None:
     """The `license` line in the front matter of the folder's README.md, if there is one."""
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = re.match(r"---\n(?:.*\n)*?license:\s*(\S+)", text)
-    return found.group(1) if found else None
+    lines = card.read_text(encoding="utf-8", errors="replace").splitlines() if card.is_file() else []
+    front = itertools.takewhile(lambda line: line != "---", lines[1:]) if lines[:1] == ["---"] else ()
+    named = (line.partition(":")[2].strip(" \"'") for line in front if line.startswith("license:"))
+    return next(named, None) or None
 
 
 def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
@@ -129,9 +132,15 @@ def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """The cache folder `name`, made whole-or-nothing the first time."""
+    """The cache folder `name`, made whole-or-nothing the first time; other runs wait for the one that makes it."""
     folder = cache_dir() / "models" / f"{name}-{CODE_VERSION}"
-    if not folder.is_dir():
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return folder
         with whole_folder(folder) as staging:
             make(staging)
             write_json(staging / "made.json", {"name": name, "code_version": CODE_VERSION})

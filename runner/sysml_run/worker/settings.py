@@ -11,7 +11,7 @@ from sysml_run.schema import load
 
 CLASSES: Mapping[str, str] = {
     "adamw": "torch.optim.adamw.AdamW",
-    "adamw_8bit": "bitsandbytes.optim.adamw.AdamW8bit",
+    "adamw_8bit": "bitsandbytes.optim.adamw.AdamW",
     "lion": "bitsandbytes.optim.lion.Lion",
     "lion_8bit": "bitsandbytes.optim.lion.Lion",
     "adafactor": "transformers.optimization.Adafactor",
@@ -31,7 +31,7 @@ def arguments(recipe: Recipe, folder: str) -> Any:
         num_train_epochs=training.num_epochs or 1.0,
         max_steps=training.max_steps or -1,
         max_grad_norm=training.max_grad_norm,
-        gradient_checkpointing=training.gradient_checkpointing,
+        activation_checkpointing=training.gradient_checkpointing,
         **optimizer(recipe.optimizer),
         **schedule(recipe.optimizer),
         logging_strategy="steps",

@@ -1,0 +1,103 @@
+"""What a backend writes, read by the real `accelerate launch`: its configuration loader, parser and launcher."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+from sysml_run import document, overrides, plan
+from sysml_run.backends import BACKENDS
+from sysml_run.backends.base import Launch
+from sysml_run.machine import Machine
+from sysml_run.resolve import resolve
+
+RECIPE = """\
+version: 1
+name: one
+model: {base_model: "tiny:llama"}
+datasets: [{path: rows.jsonl, type: messages}]
+optimizer: {name: adamw, learning_rate: 1e-3}
+training: {max_steps: 2}
+"""
+VARIANTS = {
+    "cpu bf16": ("hardware={accelerator: cpu, precision: bf16, threads: 3}", "bf16"),
+    "cpu fp32": ("hardware={accelerator: cpu, precision: fp32, threads: 3}", "no"),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory whose name needs quoting in a shell."""
+    return tmp_path / "it's a run"
+
+
+def launch(run: Path, assignment: str) -> Launch:
+    """The training launch, its files written where it looks for them."""
+    machine = Machine(4, 2**34, "CPU", True, "has bf16", sys.executable)
+    made = plan.make(resolve(overrides.apply(document.parse(RECIPE, "r.yaml"), [assignment])), machine, str(run))
+    (train,) = [each for each in made.launches if each.stage == "train"]
+    for name, text in train.files.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(text)
+    return train
+
+
+def arguments(made: Launch) -> Any:
+    program, command, *rest = made.argv
+    assert Path(program).is_file()
+    assert command == "launch"
+    return launch_command_parser().parse_args(rest)
+
+
+def test_every_backend_is_here() -> None:
+    assert {name.split()[0] for name in VARIANTS} == set(BACKENDS)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_configuration_has_no_key_that_accelerate_does_not_know(name: str, run: Path) -> None:
+    made = launch(run, VARIANTS[name][0])
+    (text,) = made.files.values()
+    written = yaml.safe_load(text)
+    assert set(written) <= set(ClusterConfig.__dataclass_fields__)
+    read = load_config_from_file(made.argv[made.argv.index("--config_file") + 1])
+    assert isinstance(read, ClusterConfig)
+    assert {key: value for key, value in read.to_dict().items() if key in written} == written
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_accelerate_makes_of_it(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assignment, precision = VARIANTS[name]
+    made = launch(run, assignment)
+    for key, value in made.env.items():
+        monkeypatch.setenv(key, value)
+    read, defaults, _ = _validate_launch_command(arguments(made))
+    assert defaults.distributed_type == DistributedType.NO
+    assert (read.num_processes, read.num_machines, read.mixed_precision) == (1, 1, precision)
+    assert not (read.multi_gpu or read.use_deepspeed or read.use_fsdp or read.tpu)
+    command, env = prepare_simple_launcher_cmd_env(read)
+    assert command == [sys.executable, "-m", "sysml_run.worker", "train", str(run)]
+    assert (env["ACCELERATE_USE_CPU"], env["ACCELERATE_MIXED_PRECISION"]) == ("True", precision)
+    assert env["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_key_that_accelerate_does_not_know_would_be_seen(run: Path) -> None:
+    made = launch(run, VARIANTS["cpu fp32"][0])
+    config = run / "launch/accelerate.yaml"
+    config.write_text(config.read_text() + "main_proces_port: 0\n")
+    with pytest.raises(ValueError, match="unknown keys.*main_proces_port"):
+        _validate_launch_command(arguments(made))
+
+
+def test_a_flag_that_accelerate_does_not_know_would_be_seen(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = launch(run, VARIANTS["cpu fp32"][0])
+    with pytest.raises(SystemExit):
+        launch_command_parser().parse_args(["--mixed_precison", "bf16", *made.argv[2:]])
+    assert "--mixed_precison" in capsys.readouterr().err

@@ -1,0 +1,165 @@
+"""Plans: golden files for whole ones, and what each choice does."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sysml_run import document, overrides, plan, planview, resources
+from sysml_run.backends import BACKENDS
+from sysml_run.errors import UsageError
+from sysml_run.machine import Machine
+from sysml_run.plan import Plan
+from sysml_run.resolve import Resolved, resolve
+from sysml_run.worker import __main__ as worker
+
+PLANS = Path(__file__).parent / "plans"
+OLD = Machine(4, 16 * 2**30, "Old", False, "this processor has no bf16 instructions", "/venv/bin/python")
+NEW = Machine(32, 256 * 2**30, "New", True, "this processor has avx512_bf16", "/venv/bin/python")
+
+
+def resolved(name: str, *assignments: str, hardware: str | None = None) -> Resolved:
+    read = overrides.apply(document.load(resources.recipes() / f"{name}.yaml"), assignments)
+    return resolve(overrides.swap_hardware(read, hardware) if hardware else read)
+
+
+QUICKSTART = resolved("quickstart")
+VARIANTS: dict[str, Callable[[], Plan]] = {
+    "quickstart": lambda: plan.make(QUICKSTART, OLD, "/runs/a b"),
+    "quickstart_bf16_offline": lambda: plan.make(QUICKSTART, NEW, "/runs/1", offline=True),
+    "generalist_on_cpu": lambda: plan.make(resolved("generalist_mixtral_lora", hardware="cpu"), NEW, "/runs/1"),
+    "full_fine_tune_long_rows": lambda: plan.make(
+        resolved("quickstart", "lora=null", "prompt.sequence_len=2048", "hardware.threads=3"), OLD, "/runs/1"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_golden(name: str, golden: Callable[[Path, str], None]) -> None:
+    shown = planview.values(VARIANTS[name](), f"recipes/{name}.yaml")
+    golden(PLANS / f"{name}.json", json.dumps(shown, indent=2) + "\n")
+
+
+def test_no_golden_plan_is_left_over() -> None:
+    assert {file.stem for file in PLANS.iterdir()} == set(VARIANTS)
+
+
+def test_stages_are_rows_of_the_front_and_files_of_the_worker() -> None:
+    names = tuple(stage.name for stage in plan.STAGES)
+    assert names == worker.STAGES
+    folder = Path(worker.__file__).parent
+    assert all("\ndef run(recipe: Recipe, rundir: RunDir)" in (folder / f"{name}.py").read_text() for name in names)
+
+
+def test_backends_are_rows_and_files_and_have_golden_plans() -> None:
+    folder = Path(plan.__file__).parent / "backends"
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__", "base"}
+    assert {type(backend).__module__.rpartition(".")[2] for backend in BACKENDS.values()} == files
+    planned = {json.loads(file.read_text())["hardware"]["accelerator"] for file in PLANS.iterdir()}
+    assert planned == set(BACKENDS)
+
+
+@given(cores=st.integers(1, 512), bf16=st.booleans(), run=st.from_regex(r"/[ -~]{1,40}", fullmatch=True))
+def test_the_same_recipe_and_machine_give_the_same_plan(cores: int, bf16: bool, run: str) -> None:
+    machine = dataclasses.replace(OLD, cores=cores, bf16=bf16)
+    before = copy.deepcopy(QUICKSTART.values)
+    made = plan.make(QUICKSTART, machine, run)
+    assert made == plan.make(QUICKSTART, machine, run)
+    assert QUICKSTART.values == before
+    assert all(shlex.split(plan.command(launch))[-len(launch.argv) :] == list(launch.argv) for launch in made.launches)
+
+
+def test_what_was_left_open_is_settled_with_its_reason() -> None:
+    made = plan.make(QUICKSTART, NEW, "/runs/1")
+    assert made.values["hardware"]["precision"] == made.recipe.hardware.precision == "bf16"
+    assert made.sources["hardware.precision"] == "derived: this processor has avx512_bf16"
+    assert made.values["hardware"]["threads"] == 32
+    assert made.values["training"]["gradient_accumulation_steps"] == 1
+    assert {item.pointer for item in made.derived} == {
+        "hardware.precision",
+        "hardware.threads",
+        "model.attn_implementation",
+        "training.gradient_accumulation_steps",
+    }
+
+
+def test_what_is_written_stays() -> None:
+    written = ("hardware.precision=fp32", "hardware.threads=5", "model.attn_implementation=sdpa")
+    made = plan.make(resolved("quickstart", *written, "training.gradient_accumulation_steps=3"), NEW, "/runs/1")
+    assert made.derived == ()
+    assert made.sources["hardware.threads"] == "--set hardware.threads=5"
+    assert made.recipe.hardware.threads == 5
+    assert made.batch == {"micro": 8, "accumulation": 3, "world_size": 1, "effective": 24}
+
+
+@pytest.mark.parametrize(("length", "attention"), [(512, "eager"), (513, "sdpa")])
+def test_attention_by_length(length: int, attention: str) -> None:
+    made = plan.make(resolved("quickstart", f"prompt.sequence_len={length}"), OLD, "/runs/1")
+    assert made.recipe.model.attn_implementation == attention
+
+
+def test_the_effective_batch_size_is_solved_for() -> None:
+    made = plan.make(resolved("quickstart", "training.effective_batch_size=64"), OLD, "/runs/1")
+    assert made.recipe.training.gradient_accumulation_steps == 8
+    assert made.batch["effective"] == 64
+    assert made.sources["training.gradient_accumulation_steps"].startswith("derived: effective_batch_size 64 / 8 rows")
+
+
+def test_devices_and_nodes_multiply() -> None:
+    recipe = resolved("generalist_mixtral_lora", hardware="gpu:2x8").recipe
+    assert plan.world_size(recipe) == 16
+    assert plan.batch(recipe)["effective"] == 2 * 16
+    assert plan.world_size(resolved("generalist_mixtral_lora", hardware="tpu:v3-8").recipe) == 1
+
+
+def test_threads_are_shared_among_processes() -> None:
+    made = plan.make(resolved("quickstart", "hardware.devices=3"), OLD, "/runs/1")
+    assert made.recipe.hardware.threads == 1
+    assert all(launch.env["OMP_NUM_THREADS"] == "1" for launch in made.launches)
+
+
+def test_offline_is_in_every_process() -> None:
+    online = plan.make(QUICKSTART, OLD, "/runs/1")
+    offline = plan.make(QUICKSTART, OLD, "/runs/1", offline=True)
+    assert all(launch.env["HF_HUB_OFFLINE"] == "1" for launch in offline.launches)
+    assert not any("HF_HUB_OFFLINE" in launch.env for launch in online.launches)
+
+
+ALL = ["prepare", "train", "evaluate", "merge", "package", "report"]
+
+
+@pytest.mark.parametrize(
+    ("only", "until", "left"),
+    [
+        ([], None, ALL),
+        ([], "evaluate", ALL[:3]),
+        (["merge", "train"], None, ["train", "merge"]),
+        (["merge", "train"], "train", ["train"]),
+    ],
+)
+def test_only_and_until(only: Sequence[str], until: str | None, left: list[str]) -> None:
+    made = plan.make(QUICKSTART, OLD, "/runs/1")
+    assert [launch.stage for launch in plan.choose(made, only, until)] == left
+
+
+@pytest.mark.parametrize(
+    ("only", "until", "words"),
+    [
+        (["trian"], None, "no stage 'trian'"),
+        ([], "merge", "no stage 'merge'"),
+        (["report"], "train", "--only report --until train leaves nothing to run"),
+    ],
+)
+def test_stages_that_are_not_there(only: Sequence[str], until: str | None, words: str) -> None:
+    made = plan.make(resolved("quickstart", "lora=null"), OLD, "/runs/1")
+    with pytest.raises(UsageError, match=words) as error:
+        plan.choose(made, only, until)
+    assert "prepare, train, evaluate, package, report" in str(error.value.hint)

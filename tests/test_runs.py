@@ -1,0 +1,206 @@
+"""Run directories: made, found again, locked, and swept of what was half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sysml_run import document, overrides, plan, planview, runs
+from sysml_run.errors import UsageError
+from sysml_run.machine import Machine
+from sysml_run.plan import Plan
+from sysml_run.resolve import resolve
+from sysml_run.rundir import RunDir
+
+MACHINE = Machine(2, 8 * 2**30, "CPU", False, "this processor has no bf16 instructions", "/venv/bin/python")
+RECIPE = """\
+version: 1  # a comment
+name: one
+model: {base_model: tiny:llama}
+datasets: [{path: /data/rows.jsonl, type: messages}]
+optimizer: {name: adamw, learning_rate: 1e-4}
+training: {max_steps: 3}
+"""
+
+
+def planned(path: Path, *assignments: str) -> Plan:
+    return plan.make(resolve(overrides.apply(document.parse(RECIPE, "one.yaml"), assignments)), MACHINE, str(path))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def create(folder: Path, number: int, *assignments: str) -> RunDir:
+    rundir = RunDir(folder / "one" / f"20260101-00000{number}-abcd")
+    made = planned(rundir.path, *assignments)
+    runs.write(rundir, made, RECIPE, planview.values(made, "one.yaml"))
+    return rundir
+
+
+def test_a_new_path_is_absolute_and_never_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = {runs.new_path(Path("runs"), "one") for _ in range(20)}
+    assert len(paths) == 20
+    assert all(path.parent == tmp_path / "runs/one" for path in paths)
+    assert all(re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", path.name) for path in paths)
+
+
+def test_what_a_run_directory_holds(folder: Path) -> None:
+    rundir = create(folder, 1)
+    made = planned(rundir.path)
+    assert (rundir / "recipe.yaml").read_text() == RECIPE
+    recipe = json.loads(rundir.recipe.read_text())
+    assert recipe == {"values": made.values, "sources": made.sources}
+    assert recipe["sources"]["optimizer.learning_rate"] == "one.yaml:5"
+    assert json.loads((rundir / "plan.json").read_text()) == planview.values(made, "one.yaml")
+    names = {file.name for file in rundir.launch.iterdir()}
+    assert names == {"accelerate.yaml", *(f"{launch.stage}.sh" for launch in made.launches)}
+    shebang, line = (rundir.launch / "train.sh").read_text().splitlines()
+    assert shebang == "#!/bin/sh"
+    assert f"{rundir.path}/launch/accelerate.yaml" in shlex.split(line)
+    assert runs.state(rundir) == {"state": "new", "stage": None}
+
+
+def test_find_by_path_by_id_and_the_newest(folder: Path) -> None:
+    first, second = create(folder, 1), create(folder, 2)
+    (folder / "one/20260101-000009-half").mkdir()
+    assert runs.all_runs(folder, "one") == [first, second]
+    assert runs.find(folder, "one", "") == second
+    assert runs.find(folder, "one", first.path.name) == first
+    assert runs.find(folder, "other", str(first.path)) == first
+
+
+@pytest.mark.parametrize(("wanted", "words"), [("", "no run of 'one'"), ("20260101", "no run directory 20260101")])
+def test_a_run_that_is_not_there(folder: Path, wanted: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        runs.find(folder, "one", wanted)
+    assert error.value.hint
+
+
+def test_only_the_newest_interrupted_run_of_the_same_recipe_goes_on_by_itself(folder: Path) -> None:
+    made = planned(folder)
+    assert runs.interrupted(folder, made) is None
+    first = create(folder, 1)
+    assert runs.interrupted(folder, made) is None
+    for state in ("running", "failed", "done", "partial"):
+        runs.set_state(first, state, "train")
+        assert runs.interrupted(folder, made) is None
+    runs.set_state(first, "interrupted", "train")
+    assert runs.interrupted(folder, made) == first
+    assert runs.interrupted(folder, planned(folder, "training.max_steps=4")) is None
+    create(folder, 2)
+    assert runs.interrupted(folder, made) is None
+
+
+def test_the_same_recipe_is_the_same_whatever_its_values_sources(folder: Path) -> None:
+    rundir = create(folder, 1)
+    assert runs.same(rundir, planned(folder / "elsewhere", "optimizer.learning_rate=0.0001"))
+    assert not runs.same(rundir, planned(folder, "seed=1"))
+
+
+def test_the_state_is_read_back(folder: Path) -> None:
+    rundir = create(folder, 1)
+    runs.set_state(rundir, "failed", "merge")
+    assert runs.state(rundir) == {"state": "failed", "stage": "merge", "pid": os.getpid()}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sysml_run import runs
+from sysml_run.rundir import RunDir
+with runs.owned(RunDir(Path(sys.argv[1]))):
+    runs.set_state(RunDir(Path(sys.argv[1])), "running", "train")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+
+
+def refused(rundir: RunDir) -> str:
+    with pytest.raises(UsageError) as error, runs.owned(rundir):
+        raise AssertionError("the lock was given twice")
+    return error.value.message
+
+
+def test_a_run_belongs_to_one_process(folder: Path) -> None:
+    rundir = create(folder, 1)
+    env = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1])}
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(rundir.path)], env=env, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        (rundir / ".partial-other").write_text("at work")
+        assert refused(rundir) == f"{rundir.path} is in use (process {other.pid} or one it started)"
+        assert (rundir / ".partial-other").exists()
+        other.kill()
+    with runs.owned(rundir):
+        assert not (rundir / ".partial-other").exists()
+
+
+def test_the_lock_is_held_as_long_as_a_stage_lives(folder: Path) -> None:
+    rundir = create(folder, 1)
+    with runs.owned(rundir) as lock:
+        stage = subprocess.Popen(SLEEP, pass_fds=(lock,), stdout=subprocess.PIPE)
+        assert stage.stdout is not None
+        stage.stdout.readline()
+    with stage:
+        assert "is in use" in refused(rundir)
+        stage.kill()
+    with runs.owned(rundir):
+        pass
+
+
+def test_a_process_that_is_not_given_the_lock_does_not_keep_it(folder: Path) -> None:
+    rundir = create(folder, 1)
+    with runs.owned(rundir):
+        stage = subprocess.Popen(SLEEP, stdout=subprocess.PIPE)
+        assert stage.stdout is not None
+        stage.stdout.readline()
+    with stage, runs.owned(rundir):
+        stage.kill()
+
+
+def test_what_was_half_written_is_swept_and_nothing_else(folder: Path) -> None:
+    rundir = create(folder, 1)
+    (rundir / "checkpoints/.partial-checkpoint/checkpoint-2/.partial-x").mkdir(parents=True)
+    (rundir / ".partial-file").write_text("half")
+    (rundir / ".partial-link").symlink_to(rundir / "recipe.yaml")
+    (rundir / "checkpoints/checkpoint-1").mkdir()
+    with runs.owned(rundir):
+        assert not list(rundir.path.rglob(".partial-*"))
+        assert (rundir / "recipe.yaml").is_file()
+        assert [each.name for each in rundir.checkpoints.iterdir()] == ["checkpoint-1"]
+
+
+def test_a_stopped_run_is_marked_and_a_failed_one_keeps_its_mark(folder: Path) -> None:
+    rundir = create(folder, 1)
+
+    def hold(error: type[BaseException]) -> None:
+        with pytest.raises(error), runs.owned(rundir):
+            runs.set_state(rundir, "running", "evaluate")
+            raise error
+
+    hold(ValueError)
+    assert runs.state(rundir)["state"] == "running"
+    hold(KeyboardInterrupt)
+    assert (runs.state(rundir)["state"], runs.state(rundir)["stage"]) == ("interrupted", "evaluate")
+
+
+def test_the_lock_can_be_taken_before_anything_is_there(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with runs.owned(RunDir(tmp_path / "a/b")):
+        assert (tmp_path / "a/b/.lock").is_file()
+    assert time.monotonic() - started < 5
