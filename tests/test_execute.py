@@ -20,7 +20,9 @@ from sysml_run.errors import StageError
 from sysml_run.rundir import RunDir
 
 RUNNER = Path(execute.__file__).parents[1]
-DONE = "import os, sys; os.makedirs(f'{RUN}/records', exist_ok=True); open(f'{RUN}/records/{STAGE}.json', 'w').close()\n"
+DONE = (
+    "import os, sys; os.makedirs(f'{RUN}/records', exist_ok=True); open(f'{RUN}/records/{STAGE}.json', 'w').close()\n"
+)
 
 
 @pytest.fixture

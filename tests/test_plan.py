@@ -113,6 +113,16 @@ def test_the_effective_batch_size_is_solved_for() -> None:
     assert made.sources["training.gradient_accumulation_steps"].startswith("derived: effective_batch_size 64 / 8 rows")
 
 
+def test_the_best_checkpoint_is_kept_where_the_loss_is_measured() -> None:
+    measured = ("evaluation.every_steps=7", "evaluation.best={}")
+    made = plan.make(resolved("quickstart", *measured), OLD, "/runs/1")
+    assert made.recipe.training.save_steps == 7
+    assert made.sources["training.save_steps"].startswith("derived: the best checkpoint")
+    made = plan.make(resolved("quickstart", *measured, "training.save_steps=14"), OLD, "/runs/1")
+    assert made.recipe.training.save_steps == 14
+    assert plan.make(QUICKSTART, OLD, "/runs/1").recipe.training.save_steps is None
+
+
 def test_devices_and_nodes_multiply() -> None:
     recipe = resolved("generalist_mixtral_lora", hardware="gpu:2x8").recipe
     assert plan.world_size(recipe) == 16

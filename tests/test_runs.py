@@ -136,9 +136,7 @@ def refused(rundir: RunDir) -> str:
 def test_a_run_belongs_to_one_process(folder: Path) -> None:
     rundir = create(folder, 1)
     env = {**os.environ, "PYTHONPATH": str(Path(runs.__file__).parents[1])}
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(rundir.path)], env=env, stdout=subprocess.PIPE, text=True
-    )
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(rundir.path)], env=env, stdout=subprocess.PIPE, text=True)
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"

@@ -53,7 +53,7 @@ class Plan:
 def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = False) -> Plan:
     """Settle what the recipe left open and lay out the processes for the run directory `run` (an absolute path)."""
     backend = BACKENDS[resolved.recipe.hardware.accelerator]
-    derived = [*backend.derive(resolved.recipe, machine), *_batch(resolved.recipe)]
+    derived = [*backend.derive(resolved.recipe, machine), *_batch(resolved.recipe), *_saving(resolved.recipe)]
     values, sources = copy.deepcopy(resolved.values), dict(resolved.sources)
     for item in derived:
         _put(values, item.pointer, item.value)
@@ -110,6 +110,14 @@ def _batch(recipe: Recipe) -> list[Derived]:
     each = training.micro_batch_size * world_size(recipe)
     reason = f"effective_batch_size {training.effective_batch_size} / {each} rows a step over all devices"
     return [Derived(name, training.effective_batch_size // each, reason)]
+
+
+def _saving(recipe: Recipe) -> list[Derived]:
+    """The best checkpoint is one that was kept where the loss was measured, not at the end of an epoch."""
+    every = recipe.evaluation.every_steps
+    if recipe.evaluation.best is None or every is None or recipe.training.save_steps is not None:
+        return []
+    return [Derived("training.save_steps", every, "the best checkpoint is one of those whose loss is measured")]
 
 
 def _launch(stage: Stage, recipe: Recipe, machine: Machine, run: str, env: Mapping[str, str]) -> Launch:

@@ -99,9 +99,9 @@ def measured(recipe: Recipe) -> Iterator[Finding]:
 
 def best_is_saved(recipe: Recipe) -> Iterator[Finding]:
     every, save = recipe.evaluation.every_steps, recipe.training.save_steps
-    if recipe.evaluation.best is not None and every is not None and (save is None or save % every):
+    if recipe.evaluation.best is not None and every is not None and save is not None and save % every:
         message = f"the best checkpoint can only be known where the loss is measured, every {every} steps"
-        yield Finding("training.save_steps", message, f"write {-(-(save or every) // every) * every}")
+        yield Finding("training.save_steps", message, f"write {-(-save // every) * every}")
 
 
 def metrics(recipe: Recipe) -> Iterator[Finding]:

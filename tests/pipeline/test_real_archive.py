@@ -23,7 +23,7 @@ def test_the_quickstart_runs_to_the_end_on_the_real_archive(project: Path, sysml
     (run,) = (project / "real/quickstart").iterdir()
     report = json.loads((run / "data/report.json").read_text())
     assert report["rows"]["read"] == 406
-    assert report["leakage"]["masked"] == 0
+    assert report["leakage"]["validation"]["masked"] == 0
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["after"]["loss"] < evaluation["before"]["loss"]
     assert (run / "package/SHA256SUMS").is_file()

@@ -64,7 +64,13 @@ def test_loss_in_training_and_in_evaluation_is_the_same_number(finished: Path) -
     evaluation = read(finished / "evaluation.json")
     assert evaluation["after"]["loss"] == pytest.approx(last, rel=1e-5)
     assert evaluation["after"]["loss"] < evaluation["before"]["loss"]
-    assert set(evaluation["after"]) == {"loss", "json_valid", "severity.accuracy", "severity.majority", "risk_score.mae"}
+    assert set(evaluation["after"]) == {
+        "loss",
+        "json_valid",
+        "severity.accuracy",
+        "severity.majority",
+        "risk_score.mae",
+    }
     assert evaluation["merged"]["max_logit_difference"] <= evaluation["merged"]["tolerance"]
 
 
@@ -115,5 +121,7 @@ def test_full_fine_tune_runs_to_the_end(project: Path, sysml_run: Any, env: Mapp
     assert facts["trainable_parameters"] == facts["total_parameters"]
     assert facts["trainable_dtypes"] == ["torch.float32"]
     assert read(folder / "package/config.json")["dtype"] == "bfloat16"
-    done = subprocess.run([sys.executable, "-c", LOAD, str(folder / "package")], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder / "package")], env=env, capture_output=True, text=True
+    )
     assert "generated" in done.stdout, done.stderr

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sysml_run import document as documents
-from sysml_run import overrides, report, rules, smoke, validate
+from sysml_run import manifest, overrides, report, rules, smoke, validate
 from sysml_run.document import Document
 from sysml_run.errors import Problem, RecipeError, UsageError
 from sysml_run.modelref import locate
@@ -44,6 +44,10 @@ def refuse(problems: Sequence[Problem]) -> None:
 
 def ready(resolved: Resolved) -> None:
     """Check what training needs before any of it starts: libraries and the models' files. Raises UsageError."""
+    published = resolved.recipe.artifacts.dir
+    refused = manifest.refusal(Path(published)) if published else None
+    if refused:
+        raise UsageError(f"artifacts.dir cannot be written: {refused}", "name another folder, or move that one away")
     model = resolved.recipe.model
     kinds = {locate(name).kind for name in (model.base_model, model.tokenizer) if name is not None}
     needed = (*TRAINING, *_optimizer_library(resolved), *(("gguf",) if "gguf" in kinds else ()))

@@ -1,4 +1,4 @@
-"""The evaluate stage: validation rows before and after; losses computed as in training, answers in the model's dtype."""
+"""The evaluate stage, before and after: losses computed as in training, answers in the model's own dtype."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ from sysml_run.errors import StageError
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """Licence and name from the file's own metadata."""
+    """Licence, name and languages from the file's own metadata."""
     from gguf import GGUFReader
 
     fields = GGUFReader(path).fields
-    read = {key: fields[f"general.{key}"].contents() for key in ("license", "name") if f"general.{key}" in fields}
-    return {"license": read.get("license"), "name": read.get("name")}
+    names = ("license", "name", "languages")
+    return {name: fields[f"general.{name}"].contents() if f"general.{name}" in fields else None for name in names}
 
 
 def convert_model(path: Path, folder: Path, dtype: str) -> None:

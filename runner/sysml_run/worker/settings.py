@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,16 +105,43 @@ def adapter(lora: Lora, model: Any) -> Any:
 
 
 def targets(lora: Lora, model: Any) -> str | list[str]:
-    """`all-linear` for PEFT to expand, or layer names that each match something."""
-    names = [name for name, _ in model.named_modules() if name]
+    """`all-linear` for PEFT to expand, or layer names that each match something. Raises StageError."""
     if lora.target_modules == "all-linear":
         return "all-linear"
+    names, layers = [name for name, _ in model.named_modules() if name], matrices(model)
+    hint = f"it has {', '.join(sorted({_leaf(name) for name in layers - embeddings(model)}))}"
     if lora.target_modules == "attention":
-        return sorted({name.rpartition(".")[2] for name in names if "attn." in name and name.endswith("_proj")})
+        found = attention(layers)
+        if not found:
+            raise StageError("lora.target_modules: no attention projections were found in the model", hint)
+        return found
     for wanted in lora.target_modules:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in names):
-            leaves = sorted({name.rpartition(".")[2] for name in names if name.endswith("_proj")})
-            raise StageError(
-                f"lora.target_modules: no layer of the model is called {wanted!r}", f"it has {', '.join(leaves)}"
-            )
+        matched = {name for name in names if name == wanted or name.endswith(f".{wanted}")}
+        if not matched:
+            raise StageError(f"lora.target_modules: no layer of the model is called {wanted!r}", hint)
+        if not matched & layers:
+            raise StageError(f"lora.target_modules: {wanted!r} is no linear layer", hint)
     return list(lora.target_modules)
+
+
+def attention(layers: set[str]) -> list[str]:
+    """Short names of the layers right inside an attention block that name no layer elsewhere."""
+    inside = {name for name in layers if re.search(r"(attn|attention)\.[^.]+$", name)}
+    elsewhere = {_leaf(name) for name in layers - inside}
+    return sorted({_leaf(name, 2 if _leaf(name) in elsewhere else 1) for name in inside})
+
+
+def matrices(model: Any) -> set[str]:
+    """Names of the layers whose weight is a matrix, which an adapter can stand beside."""
+    weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+    return {name for name, weight in weights if weight is not None and weight.ndim == 2}
+
+
+def embeddings(model: Any) -> set[str]:
+    """Names of the layers between tokens and vectors, at both ends of the model."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {name for name, module in model.named_modules() if any(module is end for end in ends)}
+
+
+def _leaf(name: str, parts: int = 1) -> str:
+    return ".".join(name.split(".")[-parts:])

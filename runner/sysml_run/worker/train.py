@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sysml_run import manifest
 from sysml_run.errors import StageError
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, whole_folder
@@ -28,6 +29,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     save(recipe, trainer, rundir)
     return {
         "base": models.base_facts(recipe),
+        "versions": manifest.versions(),
         "weights_in_training": training_dtype(recipe),
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -100,6 +102,7 @@ def save(recipe: Recipe, trainer: Any, rundir: RunDir) -> None:
     with whole_folder(rundir.model) as folder:
         model.save_pretrained(folder, max_shard_size=recipe.artifacts.max_shard_size)
         trainer.processing_class.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's form with nothing filled in; the package has a card
 
 
 def newest(checkpoints: Path) -> Path | None:

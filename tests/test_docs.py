@@ -1,0 +1,58 @@
+"""Every snippet of the README is run, or, for the two `make` lines, run by name elsewhere and held to the Makefile here."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sysml_run import document, validate
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user's folder holds after `make quickstart`, without its runs."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    (folder / "examples/data").mkdir(parents=True)
+    make = [sys.executable, str(ROOT / "examples/make_findings.py"), "--rows", "60"]
+    subprocess.run([*make, "--out", "examples/data/findings.tar.gz"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_there_are_snippets() -> None:
+    assert len(SHELL) >= 6
+    assert YAML
+
+
+@pytest.mark.parametrize("snippet", [text for text in SHELL if text.startswith("make ")])
+def test_make_knows_the_target(snippet: str) -> None:
+    done = subprocess.run([*snippet.split(), "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snippet", [text for text in SHELL if not text.startswith("make ")])
+def test_the_snippet_runs(snippet: str, checkout: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(snippet, shell=True, cwd=checkout, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("snippet", YAML)
+def test_the_recipe_is_valid(snippet: str) -> None:
+    assert not validate.check(document.parse(snippet, "README.md"))
+
+
+def test_every_shipped_recipe_is_in_the_table() -> None:
+    for recipe in (ROOT / "recipes").glob("*.yaml"):
+        assert f"(recipes/{recipe.name})" in README
