@@ -106,6 +106,10 @@ def test_the_same_recipe_is_the_same_whatever_its_values_sources(folder: Path) -
     rundir = create(folder, 1)
     assert runs.same(rundir, planned(folder / "elsewhere", "optimizer.learning_rate=0.0001"))
     assert not runs.same(rundir, planned(folder, "seed=1"))
+    assert runs.changes(rundir, planned(folder, "seed=1", "lora={r: 8}", "datasets.0.weight=2")) == [
+        "seed", "datasets.0.weight", "lora", "lora.r", "lora.alpha", "lora.dropout", "lora.target_modules",
+        "lora.use_rslora", "lora.use_dora",
+    ]  # fmt: skip
 
 
 def test_the_state_is_read_back(folder: Path) -> None:
@@ -186,14 +190,16 @@ def test_what_was_half_written_is_swept_and_nothing_else(folder: Path) -> None:
 def test_a_stopped_run_is_marked_and_a_failed_one_keeps_its_mark(folder: Path) -> None:
     rundir = create(folder, 1)
 
-    def hold(error: type[BaseException]) -> None:
-        with pytest.raises(error), runs.owned(rundir):
+    def hold(error: BaseException) -> None:
+        with runs.owned(rundir):
             runs.set_state(rundir, "running", "evaluate")
             raise error
 
-    hold(ValueError)
+    with pytest.raises(ValueError, match="a surprise"):
+        hold(ValueError("a surprise"))
     assert runs.state(rundir)["state"] == "running"
-    hold(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        hold(KeyboardInterrupt())
     assert (runs.state(rundir)["state"], runs.state(rundir)["stage"]) == ("interrupted", "evaluate")
 
 

@@ -19,7 +19,8 @@ from .errors import StageError
 from .rundir import RunDir, read_json
 from .runs import set_state
 
-PATIENCE = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))  # signal, seconds it is given
+# Signal, and the seconds it is given: a training step on a slow machine, and its checkpoint, take minutes.
+PATIENCE = ((signal.SIGINT, 300.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 LAST_WORDS = 5.0  # seconds that what a finished process left behind may go on writing
 
 
@@ -34,8 +35,8 @@ def run(launches: Sequence[Launch], rundir: RunDir, lock: int) -> None:
 def start(launch: Launch, log: Path, lock: int) -> int:
     """Run one process in a session of its own; its standard output goes to the screen and the log, the rest to the log.
 
-    A signal to stop is passed on to the whole session, which is killed when it does not end in 20 seconds. Raises
-    StageError when there is no such program.
+    A signal to stop is passed on to the whole session, which is killed when it does not end in time; a second one
+    does not wait. Raises StageError when there is no such program.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -164,11 +165,11 @@ def _read(source: int) -> bytes:
 
 
 def _written(sink: IO[bytes], data: bytes) -> bool:
-    """False when the reader of our output has gone or the disk is full."""
+    """False when the reader of our output has gone, the disk is full, or we are ending."""
     try:
         sink.write(data)
         sink.flush()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 

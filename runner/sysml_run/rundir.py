@@ -132,16 +132,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def publish(staging: Path, path: Path) -> None:
-    """Flush a finished folder and give it its final name in one rename; an older one there is replaced."""
+    """Flush a finished folder and give it its final name in one rename; an older one is moved away first, whole."""
     for file in sorted(staging.rglob("*")):
         if file.is_file():
             file.chmod(0o644)
             sync(file)
     staging.chmod(0o755)
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{PARTIAL}old-"))
     if path.exists():
-        shutil.rmtree(path)
+        path.replace(old)
     staging.replace(path)
     sync(path.parent)
+    shutil.rmtree(old)
 
 
 def sync(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import UsageError
 from .plan import Plan, command
+from .position import Pointer, dotted
 from .rundir import RunDir, read_json, sweep, write_json, write_text
 
 
@@ -64,7 +65,21 @@ def interrupted(runs: Path, plan: Plan) -> RunDir | None:
 
 def same(rundir: RunDir, plan: Plan) -> bool:
     """Whether the run was started from the same resolved recipe."""
-    return bool(read_json(rundir.recipe)["values"] == plan.values)
+    return not changes(rundir, plan)
+
+
+def changes(rundir: RunDir, plan: Plan) -> list[str]:
+    """The keys whose value is not the one that the run was started with; derived values count."""
+    before, after = dict(_leaves(read_json(rundir.recipe)["values"])), dict(_leaves(plan.values))
+    return [dotted(at) for at in dict.fromkeys([*before, *after]) if before.get(at, ...) != after.get(at, ...)]
+
+
+def _leaves(value: Any, at: Pointer = ()) -> Iterator[tuple[Pointer, Any]]:
+    if isinstance(value, dict | list) and value:
+        for part, below in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(below, (*at, part))
+    else:
+        yield at, value
 
 
 def state(rundir: RunDir) -> dict[str, Any]:

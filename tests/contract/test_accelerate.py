@@ -81,7 +81,7 @@ def test_what_accelerate_makes_of_it(name: str, run: Path, monkeypatch: pytest.M
     read, defaults, _ = _validate_launch_command(arguments(made))
     assert defaults.distributed_type == DistributedType.NO
     assert (read.num_processes, read.num_machines, read.mixed_precision) == (1, 1, precision)
-    assert not (read.multi_gpu or read.use_deepspeed or read.use_fsdp or read.tpu)
+    assert not any((read.multi_gpu, read.use_deepspeed, read.use_fsdp, read.tpu))
     command, env = prepare_simple_launcher_cmd_env(read)
     assert command == [sys.executable, "-m", "sysml_run.worker", "train", str(run)]
     assert (env["ACCELERATE_USE_CPU"], env["ACCELERATE_MIXED_PRECISION"]) == ("True", precision)
@@ -92,7 +92,7 @@ def test_a_key_that_accelerate_does_not_know_would_be_seen(run: Path) -> None:
     made = launch(run, VARIANTS["cpu fp32"][0])
     config = run / "launch/accelerate.yaml"
     config.write_text(config.read_text() + "main_proces_port: 0\n")
-    with pytest.raises(ValueError, match="unknown keys.*main_proces_port"):
+    with pytest.raises(ValueError, match=r"unknown keys.*main_proces_port"):
         _validate_launch_command(arguments(made))
 
 

@@ -1,4 +1,4 @@
-"""The recipe's optimizer and schedule, built by the real Trainer: classes, numbers, and the learning rate of each step."""
+"""The recipe's optimizer and schedule, built by the real Trainer: classes, numbers, and each step's learning rate."""
 
 from __future__ import annotations
 

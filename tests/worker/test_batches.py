@@ -130,7 +130,9 @@ def test_half_precision_logits_are_summed_in_32_bits() -> None:
 
 
 def test_collator() -> None:
-    batch = Collator(PAD)([{"input_ids": [5, 6, 7], "labels": [5, IGNORED, 7]}, {"input_ids": [8, 9], "labels": [8, 9]}])
+    batch = Collator(PAD)(
+        [{"input_ids": [5, 6, 7], "labels": [5, IGNORED, 7]}, {"input_ids": [8, 9], "labels": [8, 9]}]
+    )
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "input_ids": [[5, 6, 7], [PAD, 8, 9]],
         "attention_mask": [[1, 1, 1], [0, 1, 1]],

@@ -60,9 +60,10 @@ def _resumed(folder: Path, made: Plan, wanted: str | None) -> RunDir | None:
         found = runs.interrupted(folder, made)
     else:
         found = runs.find(folder, made.recipe.name, wanted)
-        if not runs.same(found, made):
+        changed = runs.changes(found, made)
+        if changed:
             hint = "go on with the recipe as it was, or start a new run without --resume"
-            raise UsageError(f"the recipe has changed since {found.path} was started", hint)
+            raise UsageError(f"the recipe has changed since {found.path} was started: {', '.join(changed)}", hint)
     if found is not None:
         sys.stdout.write(f"going on with {found.path} ({runs.state(found)['state']})\n")
     return found

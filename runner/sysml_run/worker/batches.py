@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,35 @@ class Collator:
             labels = ([IGNORED] * (gap + 1) + list(row["labels"])[1:] for gap, row in zip(shift, rows, strict=True))
             batch["labels"] = torch.tensor(list(labels))
         return batch
+
+
+class SimilarLengths:
+    """Row numbers in an order whose consecutive `size` rows are of similar length, so that little padding is computed.
+
+    Rows are shuffled by seed and epoch, sorted by length within groups of 16 batches, and the batches shuffled again:
+    the order depends on nothing else, so that a resumed epoch goes on as the first one would have.
+    """
+
+    GROUP = 16
+
+    def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
+        self.lengths, self.size, self.seed, self.epoch = lengths, size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        draw = random.Random(f"{self.seed} {self.epoch}")
+        order, group = draw.sample(range(len(self)), len(self)), self.GROUP * self.size
+        parts = [order[at : at + group] for at in range(0, len(order), group)]
+        rows = [row for part in parts for row in sorted(part, key=lambda row: -self.lengths[row])]
+        batches = [rows[at : at + self.size] for at in range(0, len(rows), self.size)]
+        last = [batches.pop()] if len(batches[-1]) < self.size else []
+        draw.shuffle(batches)
+        return iter([row for batch in batches + last for row in batch])
 
 
 def answer_loss(model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def convert_model(path: Path, folder: Path, dtype: str) -> None:
     if experts(path):
         hint = "name the model's hub id or its folder of safetensors"
         raise StageError(f"{path} holds a mixture of experts, which cannot be read from GGUF", hint)
-    loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=getattr(torch, dtype))
+    loaded, info = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=getattr(torch, dtype), output_loading_info=True
+    )
+    refuse_missing(info, path)
     config = loaded.config
     del config.quantization_config
     config._name_or_path = path.stem
@@ -41,6 +45,13 @@ def convert_model(path: Path, folder: Path, dtype: str) -> None:
     if config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
     empty.save_pretrained(folder, state_dict=weights)
+
+
+def refuse_missing(info: Mapping[str, Any], where: Path) -> None:
+    """Raise StageError when weights were not in the files: transformers fills them with random numbers."""
+    names = sorted(info["missing_keys"])
+    if names:
+        raise StageError(f"{len(names)} weights are missing from {where}: {', '.join(names[:3])} …")
 
 
 def experts(path: Path) -> int:

@@ -88,9 +88,7 @@ def load_model(folder: Path, recipe: Recipe, dtype: str) -> Any:
         trust_remote_code=recipe.model.trust_remote_code,
         output_loading_info=True,
     )
-    if info["missing_keys"]:
-        names = ", ".join(sorted(info["missing_keys"])[:3])
-        raise StageError(f"{len(info['missing_keys'])} weights are missing from {folder}: {names} …")
+    gguf_files.refuse_missing(info, folder)
     return model
 
 

@@ -87,7 +87,7 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping: saving a checkpoint after this step", flush=True)
+        print("\nstopping: saving a checkpoint after this step (once more: at once)", flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         if self.asked:

@@ -25,6 +25,7 @@ def arguments(recipe: Recipe, folder: str) -> Any:
     from trl import SFTConfig
 
     training, evaluation = recipe.training, recipe.evaluation
+    metric = evaluation.best.metric if evaluation.best else "eval_loss"
     return SFTConfig(
         output_dir=folder,
         per_device_train_batch_size=training.micro_batch_size,
@@ -44,8 +45,9 @@ def arguments(recipe: Recipe, folder: str) -> Any:
         eval_strategy="steps" if evaluation.every_steps else "no",
         eval_steps=evaluation.every_steps,
         load_best_model_at_end=evaluation.best is not None,
-        metric_for_best_model="eval_loss" if evaluation.every_steps else None,
+        metric_for_best_model=metric if evaluation.every_steps else None,
         greater_is_better=False if evaluation.every_steps else None,
+        restore_callback_states_from_checkpoint=True,  # how often early stopping has waited already
         bf16=recipe.hardware.precision == "bf16",
         use_cpu=True,
         seed=recipe.seed,

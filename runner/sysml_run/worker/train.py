@@ -58,10 +58,12 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
     if recipe.evaluation.early_stopping:
         early = recipe.evaluation.early_stopping
         callbacks.append(EarlyStoppingCallback(early.patience, early.min_delta))
+    split = prepared.split("train")
     trainer = Trainer(
+        lengths=split["length"][:],
         model=model,
         args=settings.arguments(recipe, str(rundir.checkpoints)),
-        train_dataset=prepared.split("train").select_columns(["input_ids", "labels"]),
+        train_dataset=split.select_columns(["input_ids", "labels"]),
         eval_dataset=rows(recipe, prepared) if recipe.evaluation.every_steps else None,
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id, fixed),
@@ -69,6 +71,8 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    if recipe.hardware.precision == "bf16":
+        cast_frozen(trainer.model)
     shown.trainer, facts = trainer, dict[str, Any]()
 
     def begin() -> None:
@@ -76,6 +80,17 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
         rundir.event("step0", **facts)
 
     return trainer, stopping, facts
+
+
+def cast_frozen(model: Any) -> None:
+    """Hold frozen weights under adapters in bf16: autocast would cast them in every step, to the same numbers."""
+    import torch
+
+    for module in model.modules():
+        if hasattr(module, "lora_A") and not any(getattr(module, "use_dora", {}).values()):
+            weight = getattr(module.get_base_layer(), "weight", None)  # none where experts share one tensor
+            if weight is not None:
+                weight.data = weight.data.to(torch.bfloat16)
 
 
 def rows(recipe: Recipe, prepared: store.Prepared) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ from trl import SFTTrainer
 
 from sysml_run.rundir import PARTIAL, publish
 
-from .batches import answer_loss
+from .batches import SimilarLengths, answer_loss
 from .measure import mean_loss, row_losses
 
 STAGING = f"{PARTIAL}checkpoint"
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]
-    """Counts the tokens it has trained on, padding excluded, in `tokens`."""
+    """Counts the tokens it has trained on, padding excluded, in `tokens`; `lengths` are those of the training rows."""
+
+    def __init__(self, *, lengths: Sequence[int], **rest: Any) -> None:
+        self.lengths = lengths
+        super().__init__(**rest)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SimilarLengths(self.lengths, self.args.per_device_train_batch_size, self.args.data_seed)
 
     tokens = 0
     control: Any
