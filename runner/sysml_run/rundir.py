@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -75,6 +76,11 @@ class RunDir:
         """What a failed worker left for the front to show."""
         return self.path / "error.json"
 
+    @property
+    def at_work(self) -> Path:
+        """Locked by the process that runs a stage, as long as it lives."""
+        return self.path / ".worker.lock"
+
     def log(self, stage: str) -> Path:
         """Everything the stage's process printed."""
         return self.path / "logs" / f"{stage}.log"
@@ -144,6 +150,18 @@ def publish(staging: Path, path: Path) -> None:
     staging.replace(path)
     sync(path.parent)
     shutil.rmtree(old)
+
+
+def lock(path: Path) -> int | None:
+    """A descriptor that holds the file's lock until it is closed, or None while another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def sync(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 from .errors import UsageError
 from .plan import Plan, command
 from .position import Pointer, dotted
-from .rundir import RunDir, read_json, sweep, write_json, write_text
+from .rundir import RunDir, lock, read_json, sweep, write_json, write_text
 
 
 def new_path(runs: Path, name: str) -> Path:
@@ -99,14 +98,12 @@ def owned(rundir: RunDir) -> Iterator[int]:
     Yields the lock's file descriptor. A run that its user stops is marked as interrupted. Raises UsageError while
     another command, or a process it left, has the lock.
     """
-    rundir.path.mkdir(parents=True, exist_ok=True)
-    handle = os.open(rundir / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
+    handle, worker = lock(rundir / ".lock"), lock(rundir.at_work)
+    if worker is not None:
+        os.close(worker)
+    if handle is None or worker is None:
         held = state(rundir).get("pid")
-        raise UsageError(f"{rundir.path} is in use (process {held} or one it started)", "wait, or stop it") from None
+        raise UsageError(f"{rundir.path} is in use (process {held} or one it started)", "wait, or stop it")
     try:
         sweep(rundir.path)
         yield handle

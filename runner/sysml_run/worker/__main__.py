@@ -8,14 +8,15 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sysml_run.errors import StageError, SysmlError
 from sysml_run.recipe import Recipe
 from sysml_run.resolve import build
-from sysml_run.rundir import RunDir, read_json, write_json
+from sysml_run.rundir import RunDir, lock, read_json, write_json
 
 STAGES = ("prepare", "train", "evaluate", "merge", "package", "report")
 
@@ -26,8 +27,9 @@ def main(argv: Sequence[str]) -> int:
     rundir = RunDir(Path(folder).absolute())
     try:
         recipe = build(read_json(rundir.recipe)["values"])
-        for stage in stages:
-            run_stage(stage, recipe, rundir)
+        with alone(rundir):
+            for stage in stages:
+                run_stage(stage, recipe, rundir)
     except KeyboardInterrupt:
         return 130
     except SysmlError as error:
@@ -38,6 +40,18 @@ def main(argv: Sequence[str]) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+@contextmanager
+def alone(rundir: RunDir) -> Iterator[None]:
+    """Hold the run for this process, which may outlive the command that started it. Raises StageError."""
+    held = lock(rundir.at_work)
+    if held is None:
+        raise StageError(f"another process is at work in {rundir.path}", "wait, or stop it")
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
