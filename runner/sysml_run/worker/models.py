@@ -153,11 +153,9 @@ def sha256(path: Path) -> str:
 def digest(folder: Path) -> str:
     """Digest of the tokenizer's files in `folder`: what shapes tokens, and nothing else."""
     names = (
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-        "special_tokens_map.json",
-        "tokenizer.model",
+        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"),
+        *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
     )
-    found = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
+    files = [*(folder / name for name in names), *folder.glob("*.model")]
+    found = {file.name: sha256(file) for file in files if file.is_file()}
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
