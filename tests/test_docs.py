@@ -1,4 +1,4 @@
-"""Every snippet of the README is run, or, for the two `make` lines, run by name elsewhere and held to the Makefile here."""
+"""Every snippet of the README is run; the two `make` lines are run elsewhere and held to the Makefile here."""
 
 import os
 import re

@@ -16,7 +16,10 @@ from pathlib import Path
 from . import __version__
 from .errors import RecipeError, SysmlError
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST)
+REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ELOOP, errno.ENAMETOOLONG),
+)
 EXAMPLES = """\
 examples:
   sysml-run recipes/quickstart.yaml                         all of it: prepare, train, evaluate, merge, package, report

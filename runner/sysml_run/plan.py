@@ -67,10 +67,10 @@ def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = Fals
 def choose(plan: Plan, only: Sequence[str], until: str | None) -> tuple[Launch, ...]:
     """The launches of `--only` and `--until`. Raises UsageError for a stage this run does not have."""
     names = [launch.stage for launch in plan.launches]
-    for name in [*only, *([until] if until else [])]:
+    for name in [*only, *([until] if until is not None else [])]:
         if name not in names:
             raise UsageError(f"this run has no stage {name!r}", f"its stages: {', '.join(names)}")
-    last = names.index(until) if until else len(names) - 1
+    last = names.index(until) if until is not None else len(names) - 1
     chosen = tuple(item for item in plan.launches[: last + 1] if not only or item.stage in only)
     if not chosen:
         message = f"--only {','.join(only)} --until {until} leaves nothing to run"

@@ -121,17 +121,27 @@ def shares(recipe: Recipe) -> Iterator[Finding]:
 
 
 def validation_rows(recipe: Recipe) -> Iterator[Finding]:
-    asked = ("every_steps", "generate", "best", "early_stopping")
-    wanted = [name for name in asked if getattr(recipe.evaluation, name) is not None]
-    if recipe.split.validation == 0 and wanted:
-        message = f"no rows are held out, and evaluation.{wanted[0]} needs some"
-        yield Finding("split.validation", message, "write 0.1, or remove what needs them")
+    if recipe.split.validation == 0:
+        message = "no rows are held out, and the loss before and after is measured on them"
+        yield Finding("split.validation", message, "write 0.1")
 
 
 def half_precision(recipe: Recipe) -> Iterator[Finding]:
     if recipe.hardware.accelerator == "cpu" and recipe.hardware.precision == "fp16":
         message = "fp16 on a processor is 40 to 100 times slower than fp32"
         yield Finding("hardware.precision", message, "write auto, bf16 or fp32")
+
+
+def flash_attention(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.hardware.accelerator == "cpu" and recipe.model.attn_implementation == "flash_attention_2":
+        yield Finding("model.attn_implementation", "flash attention needs a GPU", "write auto, eager or sdpa")
+
+
+def revision(recipe: Recipe) -> Iterator[Finding]:
+    """A revision is a commit of a hub repository; nothing else has one."""
+    local = recipe.model.base_model.startswith(("package:", "tiny:", "/"))
+    if recipe.model.revision is not None and local:
+        yield Finding("model.revision", "only a model of the hub has revisions", "remove it")
 
 
 def template(recipe: Recipe) -> Iterator[Finding]:
@@ -185,6 +195,8 @@ RULES: tuple[Rule, ...] = (
     shares,
     validation_rows,
     half_precision,
+    flash_attention,
+    revision,
     template,
     rows_are_mapped,
     data_is_here,

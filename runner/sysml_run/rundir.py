@@ -144,7 +144,7 @@ def publish(staging: Path, path: Path) -> None:
             file.chmod(0o644)
             sync(file)
     staging.chmod(0o755)
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{PARTIAL}old-"))
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{PARTIAL}{path.name}-old-"))
     if path.exists():
         path.replace(old)
     staging.replace(path)

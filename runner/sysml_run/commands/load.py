@@ -21,7 +21,7 @@ TRAINING = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "j
 def load(path: Path, options: argparse.Namespace) -> tuple[Document, Resolved]:
     """Read, change, check and resolve. Prints warnings; raises RecipeError or UsageError."""
     document = overrides.apply(documents.load(path), options.set)
-    if options.hardware:
+    if options.hardware is not None:
         document = overrides.swap_hardware(document, options.hardware)
     refuse(validate.check(document))
     resolved = resolve(document)

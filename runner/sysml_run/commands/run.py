@@ -10,6 +10,7 @@ from sysml_run import execute, machine, manifest, plan, planview, runs, summary
 from sysml_run.document import Document
 from sysml_run.errors import UsageError
 from sysml_run.plan import Plan
+from sysml_run.resolve import Resolved
 from sysml_run.rundir import RunDir
 
 from .load import load, ready
@@ -20,8 +21,11 @@ def run(options: argparse.Namespace) -> int:
     names, wanted = recipes(options)
     if not names:
         raise UsageError("no recipe is named", "sysml-run recipes/quickstart.yaml, or sysml-run --help")
-    for name in names:
-        one(Path(name), options, wanted)
+    checked = [load(Path(name), options) for name in names]
+    for _, resolved in checked:
+        ready(resolved)
+    for document, resolved in checked:
+        one(document, resolved, options, wanted)
     return 0
 
 
@@ -32,18 +36,20 @@ def recipes(options: argparse.Namespace) -> tuple[list[str], str | None]:
     return options.recipes, options.resume
 
 
-def one(path: Path, options: argparse.Namespace, wanted: str | None) -> None:
+def one(document: Document, resolved: Resolved, options: argparse.Namespace, wanted: str | None) -> None:
     """Plan, make or find the run directory, run its stages, and print what came of it."""
-    document, resolved = load(path, options)
-    ready(resolved)
     folder = runs.new_path(options.runs, resolved.recipe.name)
     made = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
     plan.choose(made, options.only, options.until)
     rundir = _resumed(options.runs, made, wanted)
     if rundir is not None:
         made = plan.make(resolved, machine.look(), str(rundir.path), offline=options.offline)
-    rundir = rundir or _fresh(RunDir(folder), made, document)
     launches = plan.choose(made, options.only, options.until)
+    if rundir is None:
+        if launches[0].stage not in ("prepare", "train"):
+            first = launches[0].stage
+            raise UsageError(f"{first} wants a run that has trained", f"add --resume to --only {first}")
+        rundir = _fresh(RunDir(folder), made, document)
     with runs.owned(rundir) as lock:
         execute.run(launches, rundir, lock)
         if all(rundir.done(launch.stage) for launch in made.launches):

@@ -47,17 +47,18 @@ def sample(recipe: Recipe, count: int) -> list[int]:
 def sides(recipe: Recipe, rundir: RunDir, tokenizer: Any, split: Any, chosen: Sequence[int]) -> tuple[Side, Side]:
     """The base model's losses and answers, then the trained one's; an adapter shares the base's weights."""
     base = models.load_model(models.model_dir(recipe), recipe, recipe.model.dtype).eval()
+    ends = store.end_ids(rundir, tokenizer)
     if recipe.lora is None:
-        before = measure("before", base, recipe, tokenizer, split, chosen)
+        before = measure("before", base, recipe, tokenizer, split, chosen, ends)
         del base
-        after = measure("after", trained(recipe, rundir), recipe, tokenizer, split, chosen)
+        after = measure("after", trained(recipe, rundir), recipe, tokenizer, split, chosen, ends)
     else:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(base, rundir.model).eval()
         with model.disable_adapter():
-            before = measure("before", model, recipe, tokenizer, split, chosen)
-        after = measure("after", model, recipe, tokenizer, split, chosen)
+            before = measure("before", model, recipe, tokenizer, split, chosen, ends)
+        after = measure("after", model, recipe, tokenizer, split, chosen, ends)
     return before, after
 
 
@@ -65,7 +66,9 @@ def trained(recipe: Recipe, rundir: RunDir) -> Any:
     return models.load_model(rundir.model, recipe, recipe.model.dtype).eval()
 
 
-def measure(name: str, model: Any, recipe: Recipe, tokenizer: Any, split: Any, chosen: Sequence[int]) -> Side:
+def measure(
+    name: str, model: Any, recipe: Recipe, tokenizer: Any, split: Any, chosen: Sequence[int], ends: Sequence[int]
+) -> Side:
     """`losses` of all rows, and `answers` by row number for the chosen ones."""
     import sys
 
@@ -80,7 +83,7 @@ def measure(name: str, model: Any, recipe: Recipe, tokenizer: Any, split: Any, c
             losses = measuring.row_losses(model, split, Collator(tokenizer.pad_token_id), bar.update)
         prompts = [row["input_ids"][: row["prompt_len"]] for row in (split[number] for number in chosen)]
         new = recipe.evaluation.generate.max_new_tokens if recipe.evaluation.generate else 0
-        texts = measuring.answers(model, tokenizer, prompts, new, bar.update)
+        texts = measuring.answers(model, tokenizer, ends, prompts, new, bar.update)
     return {"losses": losses, "answers": dict(zip(chosen, texts, strict=True))}
 
 

@@ -34,7 +34,8 @@ def row_losses(
 
     found: dict[int, RowLoss] = {}
     with torch.inference_mode():
-        for numbers in by_length(rows["length"], TOKENS_A_BATCH):
+        lengths = [max(length, collate.length) for length in rows["length"]]
+        for numbers in by_length(lengths, TOKENS_A_BATCH):
             picked = [rows[number] for number in numbers]
             losses, _ = answer_loss(
                 model, collate([{key: row[key] for key in ("input_ids", "labels")} for row in picked])
@@ -60,11 +61,12 @@ def mean_loss(losses: Sequence[RowLoss]) -> float:
 def answers(
     model: Any,
     tokenizer: Any,
+    ends: Sequence[int],
     prompts: Sequence[Sequence[int]],
     new: int,
     tick: Callable[[int], Any] = lambda rows: None,
 ) -> list[str]:
-    """Greedy continuations of at most `new` tokens, one for each prompt (token ids), without special tokens."""
+    """Greedy continuations up to one of the token ids `ends` or `new` tokens, one for each prompt (token ids)."""
     import torch
 
     collate, found = Collator(tokenizer.pad_token_id), dict[int, str]()
@@ -78,7 +80,7 @@ def answers(
                 **batch,
                 max_new_tokens=new,
                 do_sample=False,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=list(ends),
                 pad_token_id=tokenizer.pad_token_id,
             )
         texts = tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

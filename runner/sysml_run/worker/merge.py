@@ -15,6 +15,7 @@ from .data import store
 from .train import require, rows
 
 ROWS = 8
+NOISE = 1e-3  # an adapter that changes less than this cannot be told from rounding
 TOLERANCE = {"float32": 1e-2, "bfloat16": 1.5, "float16": 0.2}
 
 
@@ -30,12 +31,18 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     base = models.load_model(models.model_dir(recipe), recipe, "float32")
     model = PeftModel.from_pretrained(base, rundir.model).eval()
     wanted = logits(model, picked, tokenizer.pad_token_id)
+    with model.disable_adapter():
+        plain = logits(model, picked, tokenizer.pad_token_id)
+    effect = farthest(plain, wanted)
     merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, recipe.model.dtype))
     with whole_folder(rundir.merged) as folder:
         merged.save_pretrained(folder, max_shard_size=recipe.artifacts.max_shard_size)
         tokenizer.save_pretrained(folder)
         del merged, model, base
-        found = prove(recipe, folder, picked, wanted, tokenizer.pad_token_id)
+        found = prove(recipe, folder, picked, wanted, tokenizer.pad_token_id) | {"adapter_effect": effect}
+        if found["max_logit_difference"] > max(effect / 2, NOISE):
+            words = f"merged logits are {found['max_logit_difference']:.3g} from the adapter's, the base's {effect:.3g}"
+            raise StageError(words, "merge in float32: --set model.dtype=float32")
     if rundir.evaluation.is_file():
         write_json(rundir.evaluation, read_json(rundir.evaluation) | {"merged": found})
     print(
@@ -47,7 +54,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
 def prove(recipe: Recipe, folder: Path, picked: Any, wanted: Any, pad: int) -> dict[str, Any]:
     """Load what was written, run it in fp32 on the same rows and compare every logit of every real token."""
     got = logits(models.load_model(folder, recipe, "float32").eval(), picked, pad)
-    difference = max(float((one - other).abs().max()) for one, other in zip(got, wanted, strict=True))
+    difference = farthest(got, wanted)
     agree = [(one.argmax(-1) == other.argmax(-1)).float().mean().item() for one, other in zip(got, wanted, strict=True)]
     limit = TOLERANCE[recipe.model.dtype]
     if not difference <= limit:
@@ -55,6 +62,11 @@ def prove(recipe: Recipe, folder: Path, picked: Any, wanted: Any, pad: int) -> d
         raise StageError(words, "keep the adapter in model/, or merge in float32: --set model.dtype=float32")
     top = sum(agree) / len(agree)
     return {"max_logit_difference": difference, "tolerance": limit, "top_token_agreement": top, "rows": len(picked)}
+
+
+def farthest(some: list[Any], others: list[Any]) -> float:
+    """The largest difference of two logits at the same place."""
+    return max(float((one - other).abs().max()) for one, other in zip(some, others, strict=True))
 
 
 def logits(model: Any, picked: Any, pad: int) -> list[Any]:

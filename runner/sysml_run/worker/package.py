@@ -15,6 +15,7 @@ from sysml_run.recipe import Recipe
 from sysml_run.rundir import PARTIAL, RunDir, read_json, whole_folder, write_json, write_text
 
 from . import asrun, card, outcome, weights
+from .data import store
 from .outcome import Outcome
 
 KEPT = (
@@ -33,7 +34,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     with writable(rundir.package), whole_folder(rundir.package) as folder:
         split = weights.place(files, folder, weights.limit(recipe.artifacts.max_shard_size))
         left_out = copy_others(recipe, source, folder)
-        make_ready(recipe, folder)
+        make_ready(recipe, rundir, folder)
         papers(recipe, rundir, found, folder)
         made = manifest.write(folder, facts(found, folder))
     size = sum(entry["bytes"] for entry in made["files"].values())
@@ -85,18 +86,18 @@ def copy_others(recipe: Recipe, source: Path, folder: Path) -> list[str]:
     return left_out
 
 
-def make_ready(recipe: Recipe, folder: Path) -> None:
+def make_ready(recipe: Recipe, rundir: RunDir, folder: Path) -> None:
     """Whoever loads the folder prompts and stops as training did; nothing in it names a folder of this machine."""
     without(folder / "config.json", "_name_or_path")
     without(folder / "tokenizer_config.json", "name_or_path")
     if recipe.prompt.template != "tokenizer":
         write_text(folder / "chat_template.jinja", recipe.prompt.template)
         without(folder / "tokenizer_config.json", "chat_template")
-    set_end(recipe, folder)
+    set_end(recipe, rundir, folder)
 
 
-def set_end(recipe: Recipe, folder: Path) -> None:
-    """Generation ends at the tokenizer's end token, beside those the model has of its own."""
+def set_end(recipe: Recipe, rundir: RunDir, folder: Path) -> None:
+    """Generation ends where trained answers ended, beside the end tokens the model has of its own."""
     from transformers import AutoTokenizer
 
     try:
@@ -104,11 +105,13 @@ def set_end(recipe: Recipe, folder: Path) -> None:
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise StageError(f"no tokenizer came with the weights: {reason}", "run the stage before this again") from error
-    path, end, pad = folder / "generation_config.json", tokenizer.eos_token_id, tokenizer.pad_token_id
+    path, pad = folder / "generation_config.json", tokenizer.pad_token_id
+    end, *more = store.end_ids(rundir, tokenizer)
     known = read_json(path) if path.is_file() else {}
     known.pop("_from_model_config", None)  # with it, transformers would make these settings anew from config.json
     own = known.get("eos_token_id", [])
-    others = [one for one in (own if isinstance(own, list) else [own]) if one not in (end, None)]
+    own = [*more, *(own if isinstance(own, list) else [own])]
+    others = [one for one in dict.fromkeys(own) if one not in (end, None)]
     write_json(
         path, known | {"eos_token_id": [end, *others] if others else end, "pad_token_id": end if pad is None else pad}
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from sysml_run.errors import StageError
-from sysml_run.recipe import Recipe
+from sysml_run.recipe import Lora, Optimizer, Recipe
 
+from .batches import IGNORED
 from .settings import CLASSES
+
+SEEN = 32
 
 
 def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
@@ -21,6 +25,9 @@ def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
         "precision": trainer.accelerator.mixed_precision,
         "attention": model.config._attn_implementation,
         "lora_modules": _lora_modules(model),
+        "frozen_dtypes": sorted({str(each.dtype) for each in model.parameters() if not each.requires_grad}),
+        "loss_share": _loss_share(trainer),
+        "template_sha256": _template(recipe, trainer.processing_class),
     }
     wanted = recipe.training.gradient_accumulation_steps or 1
     _same("optimizer", facts["optimizer"], CLASSES[recipe.optimizer.name])
@@ -28,9 +35,11 @@ def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
     _same("learning rate", facts["learning_rate"], recipe.optimizer.learning_rate)
     _same("micro batch and accumulation", facts["batch"][:2], [recipe.training.micro_batch_size, wanted])
     _same("processes", facts["batch"][2], getattr(recipe.hardware, "devices", 1))
-    _same("parameters in the optimizer", facts["optimizer_parameters"], facts["trainable_parameters"])
-    if recipe.lora is not None and not facts["lora_modules"]:
-        raise StageError("no layer of the model got an adapter", "see lora.target_modules")
+    _same("gradient clipping", trainer.args.max_grad_norm, recipe.training.max_grad_norm)
+    _optimizer(recipe.optimizer, optimizer)
+    _rates(recipe.optimizer, facts)
+    if recipe.lora is not None:
+        _adapters(recipe.lora, model)
     return facts
 
 
@@ -42,6 +51,66 @@ def _same(what: str, found: Any, wanted: Any) -> None:
 def _inner(optimizer: Any) -> Any:
     """The library's optimizer inside accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
+
+
+def _optimizer(chosen: Optimizer, built: Any) -> None:
+    """Weight decay, betas and epsilon of the built groups; the group of biases and norms is not decayed."""
+    decays = {group["weight_decay"] for group in built.param_groups}
+    _same("weight decay", sorted(decays - {0.0}), [chosen.weight_decay] if chosen.weight_decay else [])
+    for name, key in (("betas", "betas"), ("epsilon", "eps")):
+        wanted = getattr(chosen, name, None)
+        if wanted is not None:
+            for group in built.param_groups:
+                _same(name, _plain(group.get(key)), _plain(wanted))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _rates(chosen: Optimizer, facts: dict[str, Any]) -> None:
+    """Where the schedule starts and what it never exceeds; the ends of those that have one."""
+    warm = bool(chosen.warmup_steps or chosen.warmup_ratio)
+    _same("first learning rate", facts["first_learning_rate"], 0.0 if warm else chosen.learning_rate)
+    ends = {"linear": 0.0, "cosine": chosen.min_lr_ratio, "constant": 1.0}
+    if chosen.lr_scheduler in ends:
+        end = round(facts["end_learning_rate"] / chosen.learning_rate, 6)
+        _same("end of the schedule, as a share of the learning rate", end, round(ends[chosen.lr_scheduler], 6))
+
+
+def _adapters(lora: Lora, model: Any) -> None:
+    """Every adapter is trained, and every layer the recipe names has one."""
+    if not _lora_modules(model):
+        raise StageError("no layer of the model got an adapter", "see lora.target_modules")
+    for name, parameter in model.named_parameters():
+        if "lora_" in name and not parameter.requires_grad:
+            raise StageError(f"step 0: the adapter {name} is not trained", "nothing was trained")
+    if lora.target_modules == "all-linear":
+        bare = [name for name, module in model.named_modules() if _bare(name, module, model)]
+        _same("linear layers without an adapter", bare, [])
+
+
+def _bare(name: str, module: Any, model: Any) -> bool:
+    import torch
+
+    inside = ".lora_" in name or name.endswith(".base_layer")
+    return isinstance(module, torch.nn.Linear) and not inside and module is not model.get_output_embeddings()
+
+
+def _loss_share(trainer: Any) -> float:
+    """Share of the tokens of the first rows, as they are fed, that count in the loss; each row must have one."""
+    rows = [trainer.train_dataset[number] for number in range(min(SEEN, len(trainer.train_dataset)))]
+    batch = trainer.data_collator(rows)
+    labelled = (batch["labels"] != IGNORED).sum(1)
+    if not bool((labelled > 0).all()):
+        raise StageError("step 0: a row has no token that counts in the loss", "nothing was trained")
+    return round(float(labelled.sum() / batch["attention_mask"].sum()), 4)
+
+
+def _template(recipe: Recipe, tokenizer: Any) -> str:
+    named = recipe.prompt.template == "tokenizer"
+    text = str(tokenizer.chat_template) if named else recipe.prompt.template
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _parameters(model: Any, optimizer: Any) -> dict[str, Any]:
@@ -67,17 +136,15 @@ def _parameters(model: Any, optimizer: Any) -> dict[str, Any]:
 
 
 def _schedule(trainer: Any) -> dict[str, Any]:
-    """Steps, and the learning rate of the first, highest and last step where the schedule is a function of the step."""
+    """Steps, and the learning rate of the first, highest and last step and after it."""
     total, scheduler = trainer.state.max_steps, _inner_scheduler(trainer.lr_scheduler)
-    shapes = getattr(scheduler, "lr_lambdas", None)
-    if not shapes:
-        return {"steps": total}
-    rates = [scheduler.base_lrs[0] * shapes[0](step) for step in range(total)]
+    rates = [scheduler.base_lrs[0] * scheduler.lr_lambdas[0](step) for step in range(total + 1)]
     return {
         "steps": total,
         "first_learning_rate": rates[0],
         "peak_learning_rate": max(rates),
-        "last_learning_rate": rates[-1],
+        "last_learning_rate": rates[-2],
+        "end_learning_rate": rates[-1],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,12 @@ def cast_frozen(model: Any) -> None:
 
 
 def rows(recipe: Recipe, prepared: store.Prepared) -> Any:
-    """The validation rows that losses are measured on."""
+    """The validation rows that losses are measured on: all, or `max_rows` of them drawn by the recipe's seed."""
     split = prepared.split("validation")
     limit = recipe.evaluation.max_rows
-    return split if limit is None else split.select(range(min(limit, len(split))))
+    if limit is None or limit >= len(split):
+        return split
+    return split.select(sorted(random.Random(recipe.seed).sample(range(len(split)), limit)))
 
 
 def training_dtype(recipe: Recipe) -> str:

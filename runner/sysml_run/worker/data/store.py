@@ -48,6 +48,13 @@ def load(rundir: RunDir) -> Prepared:
     return Prepared(value["key"], Path(value["path"]), value["rows"])
 
 
+def end_ids(rundir: RunDir, tokenizer: Any) -> list[int]:
+    """Ids of the tokens that ended the trained answers, the tokenizer's own end token first."""
+    ends = read_json(rundir.data / REPORT).get("end_tokens", {})
+    found = [tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(token) for token in ends)]
+    return list(dict.fromkeys(found))
+
+
 def arrow() -> Any:
     """pyarrow, which has no types; a cache hit does without it."""
     import pyarrow  # type: ignore[import-untyped]
