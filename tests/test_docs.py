@@ -23,7 +23,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     (folder / "examples/data").mkdir(parents=True)
-    make = [sys.executable, str(ROOT / "examples/make_findings.py"), "--rows", "60"]
+    make = [sys.executable, str(ROOT / "examples/make_findings.py"), "--rows", "120"]
     subprocess.run([*make, "--out", "examples/data/findings.tar.gz"], cwd=folder, check=True, capture_output=True)
     return folder
 

@@ -47,7 +47,7 @@ def _fill(node: Node, value: Any, pointer: Pointer, document: Document) -> Any:
     if isinstance(value, dict):
         return _object(node, value, pointer, document)
     if isinstance(value, list):
-        return [_fill(node["items"], item, (*pointer, at), document) for at, item in enumerate(value)]
+        return [_fill(node.get("items", {}), item, (*pointer, at), document) for at, item in enumerate(value)]
     return _scalar(node, value, pointer, document)
 
 
@@ -123,7 +123,7 @@ def _source(document: Document, pointer: Pointer) -> str:
 def _typed(node: Node, value: Any) -> Any:
     chosen = _chosen(node, value)
     if isinstance(value, list):
-        return tuple(_typed(chosen["items"], item) for item in value)
+        return tuple(_typed(chosen.get("items", {}), item) for item in value)
     if not isinstance(value, dict):
         return value
     below = {name: _typed(child(chosen, name) or {}, item) for name, item in value.items()}

@@ -16,7 +16,7 @@ from . import wording
 from .document import Document
 from .errors import Problem
 from .position import Pointer
-from .schema import Node, branch, branches, child, discriminator, load
+from .schema import Node, branch, branches, child, discriminator, load, types
 
 NUMBER = (int, float)
 # A keyword says nothing of values of other kinds: `minimum` lets null through.
@@ -54,6 +54,8 @@ class _Checker:
             self.undecided(schema, key, value, pointer)
         elif chosen is None:
             self.wrong(pointer, *wording.unexpected(schema, value))
+        elif isinstance(value, dict | list) and not types(chosen):
+            return  # a place where any value may stand
         elif isinstance(value, dict):
             self.section(schema, chosen, value, pointer)
         elif isinstance(value, list):
