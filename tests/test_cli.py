@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from sysml_run import __version__, cli, errors, resources, runs
+from sysml_run.commands import run
 from sysml_run.commands.run import recipes
+from sysml_run.commands.validate import names
+from sysml_run.options import COMMANDS, parser
 
 RUNNER = Path(cli.__file__).parents[1]
-COMMANDS = ("run", "validate", "plan")
 RECIPE = """\
 version: 1
 name: one
@@ -37,6 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bad.yaml").write_text(RECIPE.replace("1e-3", "fast"))
     (tmp_path / "warned.yaml").write_text(RECIPE.replace("rows.jsonl", "absent.jsonl"))
     (tmp_path / "rows.jsonl").write_text("this is not JSON\n" * 8)
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -48,24 +51,36 @@ def sysml_run(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
-def test_help_has_examples_and_every_command_and_exit_code(arguments: list[str], capsys) -> None:
-    assert cli.main(arguments) == 0
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_and_exit_codes(command: str, capsys) -> None:
+    assert cli.main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "examples:\n  sysml-run recipes/quickstart.yaml " in shown
+    assert f"examples:\n  {COMMANDS[command].examples.splitlines()[0]}\n" in shown
     assert all(f"{code} " in shown for code in (0, 1, 2, 3, 130))
-    assert all(f" {name}" in shown for name in COMMANDS)
+    assert COMMANDS[command].does in shown
 
 
-def test_the_examples_of_the_help_are_understood() -> None:
-    lines = [line for line in cli.EXAMPLES.splitlines() if line.startswith("  sysml-run ")]
-    assert len(lines) > 5
-    for line in lines:
-        _, *words = shlex.split(line.strip().split("   ")[0])
-        command = words.pop(0) if words[0] in COMMANDS else "run"
-        cli.parser(command).parse_args(words)
-        named = [word for word in words if word.startswith("recipes/") and "*" not in word]
-        assert all((resources.recipes() / Path(name).name).is_file() for name in named)
+def test_the_first_help_names_every_command(capsys) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown and command.does in shown for name, command in COMMANDS.items())
+
+
+def test_there_is_a_module_for_every_command() -> None:
+    files = {file.stem for file in Path(run.__file__).parent.glob("*.py")} - {"__init__", "load"}
+    assert files == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_the_help_are_understood(command: str) -> None:
+    for line in COMMANDS[command].examples.splitlines():
+        _, _, ours = line.partition("sysml-run ")
+        words = shlex.split(ours.split("   ")[0].split(" > ")[0])
+        named = words.pop(0) if words[0] in COMMANDS else "run"
+        assert named == command
+        parser(command).parse_args(words)
+        files = [word.partition("@")[0] for word in words if word.startswith("recipes/") and "*" not in word]
+        assert all((resources.recipes() / Path(name).name).is_file() for name in files)
 
 
 def test_version(capsys) -> None:
@@ -87,7 +102,11 @@ def test_a_warning_stops_nothing(capsys) -> None:
 
 USAGE: dict[str, tuple[Sequence[str], str]] = {
     "no recipe": ([], "no recipe is named"),
+    "misspelt command": (["validat", "one.yaml"], "did you mean sysml-run validate?"),
+    "nothing in the folder": (["validate", "empty"], "no recipe at empty"),
+    "nothing matches": (["validate", "*.txt"], "no recipe at *.txt"),
     "nothing to validate": (["validate"], "RECIPE"),
+    "an empty name": (["validate", ""], "the name is empty"),
     "two plans": (["plan", "one.yaml", "bad.yaml"], "bad.yaml"),
     "option": (["one.yaml", "--frobnicate"], "--frobnicate"),
     "part of an option": (["one.yaml", "--smo"], "--smo"),
@@ -99,7 +118,7 @@ USAGE: dict[str, tuple[Sequence[str], str]] = {
     "key": (["one.yaml", "--set", "training.steps=1"], "steps"),
     "no value": (["one.yaml", "--set", "training.max_steps"], "a key and a value are wanted"),
     "hardware": (["one.yaml", "--hardware", "abacus"], "--hardware abacus: not understood"),
-    "gpu": (["one.yaml", "--hardware", "gpu"], "not built in this version"),
+    "gpu": (["one.yaml", "--hardware", "gpu"], "this machine cannot train the recipe"),
     "only": (["one.yaml", "--only", "trian"], "no stage 'trian'"),
     "until": (["one.yaml", "--until", "merge"], "no stage 'merge'"),
     "resume": (["one.yaml", "--resume", "19990101-000000-abcd"], "no run directory 19990101-000000-abcd"),
@@ -131,15 +150,38 @@ def test_validate_finds_every_problem_of_every_file(capsys) -> None:
     assert found["warned.yaml"][0]["severity"] == "warning"
 
 
+def test_validate_takes_folders_patterns_and_stdin(capsys, project: Path) -> None:
+    (project / "more/.hidden").mkdir(parents=True)
+    for name in ("more/two.yml", "more/notes.txt", "more/.hidden/x.yaml"):
+        (project / name).write_text(RECIPE)
+    assert names(["more", "o*.yaml", "one.yaml", "-"]) == ["more/two.yml", "one.yaml", "-"]
+    (project / "o[dd].yaml").write_text(RECIPE)
+    assert names(["o[dd].yaml"]) == ["o[dd].yaml"], "a file of that name is no pattern"
+    process = sysml_run("validate", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    out, _ = process.communicate(RECIPE.replace("1e-3", "fast"), timeout=30)
+    assert process.returncode == 2
+    assert out.startswith("<stdin>:5:41: optimizer.learning_rate: expected a number")
+    process = sysml_run("validate", "-", "--format", "json", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    (found,) = json.loads(process.communicate(RECIPE.replace("1e-3", "fast"), timeout=30)[0])["files"]
+    assert (found["path"], found["problems"][0]["source"]) == ("<stdin>", "<stdin>")
+
+
+def test_strict_makes_warnings_fail(capsys) -> None:
+    assert cli.main(["validate", "warned.yaml"]) == 0
+    assert cli.main(["validate", "warned.yaml", "--strict"]) == 2
+    assert cli.main(["validate", "one.yaml", "--strict"]) == 0
+    assert capsys.readouterr().out.endswith("1 recipe: no problems\n")
+
+
 def test_exit_code_1_names_the_log_and_repeats_the_workers_words(project: Path) -> None:
     process = sysml_run("one.yaml", "--until", "prepare", stdout=subprocess.PIPE)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
-    (run,) = (project / "runs/one").iterdir()
+    (folder,) = (project / "runs/one").iterdir()
     assert err.startswith("error: prepare failed: ")
-    assert f"log: {run}/logs/prepare.log" in err
+    assert f"log: {folder}/logs/prepare.log" in err
     assert "Traceback" not in out + err
-    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+    assert json.loads((folder / "status.json").read_text())["state"] == "failed"
 
 
 @pytest.mark.parametrize("runs_folder", ["one.yaml", "one.yaml/deeper"])
@@ -212,7 +254,6 @@ def test_json_is_all_that_is_printed(capsys) -> None:
 
 
 def test_write_lays_out_a_run_directory(capsys, project: Path) -> None:
-    (project / "empty").mkdir()
     for name in ("new/run", "empty"):
         assert cli.main(["plan", "one.yaml", "--write", name, "--offline"]) == 0
         assert f"--config_file {project}/{name}/launch/accelerate.yaml" in capsys.readouterr().out
@@ -233,7 +274,7 @@ def test_write_lays_out_a_run_directory(capsys, project: Path) -> None:
     ],
 )
 def test_what_resume_means(arguments: list[str], named: list[str], wanted: str | None) -> None:
-    assert recipes(cli.parser("run").parse_args(arguments)) == (named, wanted)
+    assert recipes(parser("run").parse_args(arguments)) == (named, wanted)
 
 
 def test_a_changed_recipe_is_not_resumed(capsys) -> None:

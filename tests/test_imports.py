@@ -44,6 +44,13 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "usage error": (["--frobnicate"], 2),
     "validate": (["validate", *RECIPES], 0),
     "validate as json": (["validate", *RECIPES, "--format", "json"], 0),
+    "diff": (["diff", "one.yaml", "--set", "seed=1"], 0),
+    "show": (["show", "one.yaml"], 0),
+    "explain": (["explain", "optimizer.lr_scheduler"], 0),
+    "ready recipes": (["new"], 0),
+    "new": (["new", "--from", "quickstart", "my.yaml"], 0),
+    "schema": (["schema"], 0),
+    "migrate": (["migrate", "axolotl.yml"], 0),
     "plan": (["plan", "one.yaml"], 0),
     "plan as json": (["plan", "one.yaml", "--format", "json"], 0),
     "plan with changes": (["plan", "one.yaml", "--set", "seed=1", "--hardware", "cpu"], 0),
@@ -58,6 +65,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "axolotl.yml").write_text("base_model: tiny\nadapter: lora\nlora_r: 8\nsequence_len: 512\n")
     (tmp_path / "one.yaml").write_text("""\
 version: 1
 name: one

@@ -19,7 +19,8 @@ from sysml_run import resources, schema, validate
 ROOT = Path(__file__).parent.parent
 FILES = sorted(resources.schemas().glob("*.json"))
 WORDS = {"$schema", "$ref", "$defs", "title", "description", "default", "examples", "type", "properties", "items"}
-WORDS |= {"required", "additionalProperties", "oneOf", "x-path", "x-optim", *validate.KEYWORDS}
+WORDS |= {"required", "additionalProperties", "oneOf", "x-path", "x-optim", "x-set", "x-known-as", "x-values"}
+WORDS |= {*validate.KEYWORDS}
 
 
 def nodes(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -63,6 +64,8 @@ def test_house_subset(place: str) -> None:
         assert "type" in node, "without a type, 1 and true are the same name"
     if "pattern" in node:
         assert node["examples"]
+    if "x-set" in node:
+        assert (node["type"], node["x-set"]) == ("array", True), "only a list can be without order"
 
 
 @pytest.mark.parametrize("place", [place for place, node in NODES.items() if "properties" in node])
@@ -93,6 +96,16 @@ def test_examples_and_defaults_are_valid(key: str) -> None:
     assert node["examples"]
     for value in [*node["examples"], *([node["default"]] if "default" in node else [])]:
         judge.validate(value)
+
+
+@pytest.mark.parametrize("key", [key for key, node in KEYS.items() if schema.values(node)])
+def test_values_of_other_trainers_stand_for_values_of_ours(key: str) -> None:
+    node = KEYS[key]
+    judge = Draft202012Validator(node)
+    for theirs, ours in schema.values(node).items():
+        assert theirs == theirs.lower().replace("-", "_"), "it would never be found"
+        assert judge.is_valid(ours) or ours in [one.get("const") for one in schema.branches(node)]
+        assert not judge.is_valid(theirs), "it is one of ours"
 
 
 @pytest.mark.parametrize("place", [place for place, node in NODES.items() if "oneOf" in node])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sysml_run import document, overrides, plan, planview, resources
-from sysml_run.backends import BACKENDS
+from sysml_run.backends import BACKENDS, named
 from sysml_run.errors import UsageError
 from sysml_run.machine import Machine
 from sysml_run.plan import Plan
@@ -57,7 +57,22 @@ VARIANTS: dict[str, Callable[[], Plan]] = {
     "full_fine_tune_long_rows": lambda: plan.make(
         resolved("lora=null", "prompt.sequence_len=2048", "hardware.threads=3"), OLD, "/runs/1"
     ),
+    "two_processes_zero_3": lambda: plan.make(
+        resolved("hardware={accelerator: cpu, devices: 2, zero_stage: 3, precision: bf16}"), OLD, "/runs/1"
+    ),
+    "generalist_on_1xl4-24gb": lambda: plan.make(generalist("gpu:1xl4-24gb"), NEW, "/runs/1"),
+    "generalist_on_8xa100-80gb": lambda: plan.make(generalist("gpu:8xa100-80gb"), NEW, "/runs/1"),
+    "generalist_on_2x8xh100-80gb": lambda: plan.make(generalist("gpu:2x8xh100-80gb"), NEW, "/runs/1"),
+    "without_deepspeed": lambda: plan.make(
+        resolved("hardware={accelerator: gpu, devices: 2, zero_stage: null, precision: fp16}"), NEW, "/runs/1"
+    ),
 }
+
+
+def generalist(hardware: str) -> Resolved:
+    """The generalist with the ZeRO stage left to the plan."""
+    read = overrides.swap_hardware(document.load(resources.recipes() / "generalist_mixtral_lora.yaml"), hardware)
+    return resolve(overrides.apply(read, ["hardware.zero_stage=auto"]))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -81,8 +96,7 @@ def test_backends_are_rows_and_files_and_have_golden_plans() -> None:
     folder = Path(plan.__file__).parent / "backends"
     files = {file.stem for file in folder.glob("*.py")} - {"__init__", "base"}
     assert {type(backend).__module__.rpartition(".")[2] for backend in BACKENDS.values()} == files
-    planned = {json.loads(file.read_text())["hardware"]["accelerator"] for file in PLANS.iterdir()}
-    assert planned == set(BACKENDS)
+    assert {named(make().recipe) for make in VARIANTS.values()} == set(BACKENDS)
 
 
 @given(cores=st.integers(1, 512), bf16=st.booleans(), run=st.from_regex(r"/[ -~]{1,40}", fullmatch=True))

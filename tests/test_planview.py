@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,7 @@ def test_text() -> None:
     assert planview.text(made(), commands=False) == (
         "shown: tiny:llama, LoRA r=8, sgd 5e-05\n"
         "  batch  4 rows x 2 accumulation x 1 devices = 8 rows a step, 1.5 epochs\n"
+        "  parameters  205.12 k, trained 16.38 k (7.99 %), adapter 0.1 MB\n"
         "  hardware.precision = bf16: this processor has bf16\n"
         "  hardware.threads = 2: 2 cores for 1 process(es)\n"
         "  model.attn_implementation = sdpa: flat in memory beyond 512 tokens\n"
@@ -41,11 +43,41 @@ def test_text() -> None:
 
 
 def test_text_of_a_full_fine_tune_by_steps() -> None:
-    first, second = planview.text(
+    first, second, third = planview.text(
         made("lora=null", "training.num_epochs=null", "training.max_steps=9"), commands=False
-    ).splitlines()[:2]
+    ).splitlines()[:3]
     assert first == "shown: tiny:llama, full fine-tune, sgd 5e-05"
     assert second.endswith("8 rows a step, 9 steps")
+    assert third == "  parameters  205.12 k, all trained"
+
+
+MIXTRAL = "model.base_model=mistralai/Mixtral-8x7B-Instruct-v0.1"
+
+
+def test_parameters_of_a_model_in_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    plans = made(MIXTRAL, "lora={r: 16, target_modules: attention}")
+    assert "  parameters  46.70 B, trained 13.63 M (0.03 %), adapter 54.5 MB\n" in planview.text(plans, commands=False)
+    assert planview.values(plans, "shown.yaml")["parameters"] == {
+        "total": 46_702_792_704, "trainable": 13_631_488, "adapter_bytes": 54_525_952,
+    }  # fmt: skip
+
+
+def test_a_target_that_matches_nothing_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    lines = planview.text(made(MIXTRAL, "lora={target_modules: [gate_proj, w1]}"), commands=False).splitlines()
+    assert lines[2:5] == [
+        "  parameters  46.70 B, trained 0 (0.00 %), adapter 0.0 MB",
+        "  lora.target_modules: no linear layer is called 'gate_proj'",
+        "  lora.target_modules: no linear layer is called 'w1'",
+    ]
+
+
+def test_a_model_that_is_not_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    plans = made("model.base_model=owner/name")
+    assert planview.values(plans, "shown.yaml")["parameters"] is None
+    assert "parameters" not in planview.text(plans, commands=False)
 
 
 def test_commands_can_be_typed() -> None:

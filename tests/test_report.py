@@ -22,7 +22,21 @@ def test_text() -> None:
         "  hint: write 8\n"
         "--set a=1: warning: is odd\n"
     )
-    assert report.files_text({"r.yaml": [ERROR], "s.yaml": [], "t.yaml": [WARNING]}) == report.text([ERROR, WARNING])
+    shown = report.files_text({"r.yaml": [ERROR], "s.yaml": [], "t.yaml": [WARNING]})
+    assert shown == report.text([ERROR, WARNING]) + "3 recipes: 1 error, 1 warning\n"
+    assert report.files_text({"s.yaml": []}) == "1 recipe: no problems\n"
+
+
+def test_github() -> None:
+    odd = Problem("a,b:c.yaml", "lora.r", 3, 6, "50 %\nmore", None)
+    assert report.files_github({"r.yaml": [ERROR], "t.yaml": [WARNING], "a": [odd]}) == (
+        "::error file=r.yaml,line=3,col=6,title=lora.r::expected a whole number%0Awrite 8\n"
+        "::warning file=--set a=1::is odd\n"
+        "::error file=a%2Cb%3Ac.yaml,line=3,col=6,title=lora.r::50 %25%0Amore\n"
+        "3 recipes: 2 errors, 1 warning\n"
+    )
+    piped = Problem("<stdin>", "lora.r", 3, 6, "bad")
+    assert report.files_github({"<stdin>": [piped]}).startswith("::error title=<stdin>%3A3%3A6 lora.r::bad\n")
 
 
 def test_json() -> None:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import yaml12
-from .errors import Problem, RecipeError
+from .errors import STDIN, Problem, RecipeError
 from .position import Pointer, Position, dotted, pointer
 
 __all__ = ["Document", "Pointer", "Position", "decode", "dotted", "load", "parse", "pointer"]
 
 MAX_BYTES = 1_000_000
+SUFFIXES = (".yaml", ".yml")  # of recipes' files
+DASH = "-"  # names standard input
 
 
 @dataclass(frozen=True)
 class Document:
-    """Plain values; `keys[p]` is where the key of p stands, `values[p]` where its value stands (items: values only)."""
+    """Plain values; `keys[p]` is where the key of p stands, `values[p]` where its value stands (items: values only).
+
+    Paths count from `folder`, or from the folder of the file `source` where there is none.
+    """
 
     source: str
     text: str
     value: Any
     keys: Mapping[Pointer, Position]
     values: Mapping[Pointer, Position]
+    folder: Path | None = None
 
     def key(self, pointer: Pointer) -> Position:
         """Where to point for `pointer` itself: its key, else its value, else what holds it."""
@@ -48,6 +55,11 @@ def load(path: Path) -> Document:
         reason = "is a folder, not a recipe" if path.is_dir() else f"cannot be read: {error.strerror}"
         raise RecipeError([Problem(str(path), "", None, None, reason)]) from None
     return parse(decode(data, str(path)), str(path))
+
+
+def stdin() -> Document:
+    """The recipe on standard input, which can be read once; paths count from the current folder. Raises RecipeError."""
+    return parse(decode(sys.stdin.buffer.read(MAX_BYTES + 1), STDIN), STDIN)
 
 
 def decode(data: bytes, source: str) -> str:

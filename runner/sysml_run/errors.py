@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 Severity = Literal["error", "warning"]
+STDIN = "<stdin>"  # the source of what was read from standard input
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .backends.base import Launch
+from .backends.base import PLACE, Launch, shell
 from .errors import StageError
 from .rundir import RunDir, read_json
 from .runs import set_state
 
 # Signal, and the seconds it is given: a training step on a slow machine, and its checkpoint, take minutes.
 PATIENCE = ((signal.SIGINT, 300.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+STOPPED = 130  # a worker's exit code when it was asked to stop
 LAST_WORDS = 5.0  # seconds that what a finished process left behind may go on writing
 
 
@@ -92,6 +93,8 @@ def _stage(launch: Launch, rundir: RunDir, lock: int) -> None:
     except StageError:
         set_state(rundir, "failed", launch.stage)
         raise
+    if code == STOPPED or _stopped(rundir):
+        raise KeyboardInterrupt
     if code != 0 or not rundir.done(launch.stage):
         set_state(rundir, "failed", launch.stage)
         raise failure(launch.stage, code, rundir)
@@ -101,7 +104,7 @@ def _spawn(launch: Launch, output: int, log: Path, lock: int) -> subprocess.Pope
     with log.open("ab") as file:
         try:
             return subprocess.Popen(
-                launch.argv,
+                _words(launch),
                 env={**os.environ, **launch.env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -112,6 +115,13 @@ def _spawn(launch: Launch, output: int, log: Path, lock: int) -> subprocess.Pope
         except OSError as error:
             message = f"{launch.stage}: cannot start {launch.argv[0]}: {error.strerror}"
             raise StageError(message, "install it beside this Python: pip install 'sysml-run[train]'") from error
+
+
+def _words(launch: Launch) -> Sequence[str]:
+    """The program and its arguments, or a shell that fills in where this machine stands among several."""
+    if set(launch.argv).isdisjoint(PLACE.values()):
+        return launch.argv
+    return ("/bin/sh", "-c", f"exec {shell(launch.argv)}")
 
 
 def _stop(process: subprocess.Popen[bytes], relay: threading.Thread) -> None:
@@ -172,6 +182,11 @@ def _written(sink: IO[bytes], data: bytes) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _stopped(rundir: RunDir) -> bool:
+    """Whether the worker was asked to stop by somebody else, such as a cluster's scheduler, and left word of it."""
+    return rundir.error.is_file() and bool(read_json(rundir.error).get("interrupted"))
 
 
 def _killed(code: int, log: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal
 from .errors import UsageError
 
 ARCHITECTURES = ("llama", "mistral", "mixtral", "qwen2")  # of which tiny random models are made
+VOCABULARY = 1024  # tokens of the tokenizer made for a tiny model
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 FORMS = "a hub id (owner/name), a folder, a .gguf file, package:MODULE/FILE or tiny:ARCHITECTURE"
 

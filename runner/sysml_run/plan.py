@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .backends import BACKENDS
-from .backends.base import Derived, Launch
+from .backends import BACKENDS, named
+from .backends.base import Derived, Launch, shell
 from .errors import UsageError
 from .machine import Machine
 from .recipe import Recipe
@@ -39,29 +38,42 @@ STAGES = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What would run; `values` is the resolved recipe with what was derived."""
+class Settled:
+    """The resolved recipe with what was derived."""
 
     recipe: Recipe
     values: dict[str, Any]
     sources: dict[str, str]
     derived: tuple[Derived, ...]
+
+
+@dataclass(frozen=True)
+class Plan(Settled):
+    """What would run."""
+
     batch: Mapping[str, int]
     launches: tuple[Launch, ...]
 
 
 def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = False) -> Plan:
     """Settle what the recipe left open and lay out the processes for the run directory `run` (an absolute path)."""
-    backend = BACKENDS[resolved.recipe.hardware.accelerator]
-    derived = [*backend.derive(resolved.recipe, machine), *_batch(resolved.recipe), *_saving(resolved.recipe)]
+    settled = settle(resolved, machine)
+    recipe = settled.recipe
+    env = {**ENV, **(OFFLINE if offline else {})}
+    launches = tuple(_launch(stage, recipe, machine, run, env) for stage in STAGES if stage.wanted(recipe))
+    return Plan(recipe, settled.values, settled.sources, settled.derived, batch(recipe), launches)
+
+
+def settle(resolved: Resolved, machine: Machine) -> Settled:
+    """Fill in what the recipe leaves open; where the accelerator has no backend, only what needs none."""
+    name = named(resolved.recipe)
+    theirs = BACKENDS[name].derive(resolved.recipe, machine) if name else []
+    derived = (*theirs, *_batch(resolved.recipe), *_saving(resolved.recipe))
     values, sources = copy.deepcopy(resolved.values), dict(resolved.sources)
     for item in derived:
         _put(values, item.pointer, item.value)
         sources[item.pointer] = f"derived: {item.reason}"
-    recipe = build(values)
-    env = {**ENV, **(OFFLINE if offline else {})}
-    launches = tuple(_launch(stage, recipe, machine, run, env) for stage in STAGES if stage.wanted(recipe))
-    return Plan(recipe, values, sources, tuple(derived), batch(recipe), launches)
+    return Settled(build(values), values, sources, derived)
 
 
 def choose(plan: Plan, only: Sequence[str], until: str | None) -> tuple[Launch, ...]:
@@ -98,7 +110,7 @@ def batch(recipe: Recipe) -> dict[str, int]:
 
 def command(launch: Launch) -> str:
     """The line that runs this launch by hand."""
-    return shlex.join(["env", *(f"{name}={value}" for name, value in launch.env.items()), *launch.argv])
+    return shell(["env", *(f"{name}={value}" for name, value in launch.env.items()), *launch.argv])
 
 
 def _batch(recipe: Recipe) -> list[Derived]:
@@ -121,11 +133,11 @@ def _saving(recipe: Recipe) -> list[Derived]:
 
 
 def _launch(stage: Stage, recipe: Recipe, machine: Machine, run: str, env: Mapping[str, str]) -> Launch:
-    backend = BACKENDS[recipe.hardware.accelerator]
+    backend = BACKENDS[named(recipe) or ""]
     if stage.name == "train":
         made = backend.train(recipe, machine, run)
         return Launch(made.stage, made.argv, {**env, **made.env}, made.files)
-    threads = {"OMP_NUM_THREADS": str(backend.threads(recipe))}
+    threads = {"OMP_NUM_THREADS": str(backend.threads(recipe, machine))}
     return Launch(stage.name, (machine.python, "-m", "sysml_run.worker", stage.name, run), {**env, **threads})
 
 

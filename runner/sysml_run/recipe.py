@@ -18,6 +18,18 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    when: str
+    take: Literal["match", "rest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    pattern: str
+    replace: str
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetMap:
     system: str | None
     prompt: str | None
@@ -42,9 +54,21 @@ class Dataset:
         "rows",
     ]
     where: str | None
+    route: Route | None
+    redact: tuple[Redaction, ...]
     map: DatasetMap
     weight: float
     max_rows: int | None
+    use_as: Literal["auto", "train", "validation", "test"]
+    config: str | None
+    split: str
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    by: str
+    max_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +77,8 @@ class Split:
     test: float
     stratify_by: str | None
     group_by: str | None
+    dedupe: Literal["none", "exact", "masked"]
+    balance: Balance | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def _absolute(value: str, kind: Any, document: Document, pointer: Pointer) -> st
     A model (`x-path: model`) that is not there is a hub id unless it is written as only a path can be.
     """
     written = document.place(pointer).source == document.source
-    folder = Path(document.source).parent if written else Path()
+    folder = (document.folder or Path(document.source).parent) if written else Path()
     path = os.path.normpath((folder / _home(value)).absolute())  # links are kept: what they lead to has other names
     hub = kind == "model" and not value.startswith(PATH) and not exists(path)
     return value if hub or value.startswith(ELSEWHERE) else path

@@ -14,6 +14,8 @@ from .position import Pointer
 Node = Mapping[str, Any]
 
 ROOT = "recipe.schema.json"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+OF_A_FILE = ("$schema", "$ref", "$defs")  # what may not stand, or says nothing, inside the one tree
 NAMES: Mapping[type, tuple[str, ...]] = {
     bool: ("boolean",),
     int: ("integer", "number"),
@@ -34,7 +36,7 @@ def load(folder: Path | None = None) -> Node:
 
 def bundled() -> dict[str, Any]:
     """The schema as one self-contained JSON Schema document."""
-    return dict(load())
+    return {"$schema": DIALECT, **load()}
 
 
 def _expand(node: Any, folder: Path, file: str, read: dict[str, Any]) -> Any:
@@ -43,7 +45,7 @@ def _expand(node: Any, folder: Path, file: str, read: dict[str, Any]) -> Any:
         return [_expand(item, folder, file, read) for item in node]
     if not isinstance(node, dict):
         return node
-    own = {key: _expand(value, folder, file, read) for key, value in node.items() if key not in ("$ref", "$defs")}
+    own = {key: _expand(value, folder, file, read) for key, value in node.items() if key not in OF_A_FILE}
     if "$ref" not in node:
         return own
     name, _, inside = node["$ref"].partition("#")
@@ -112,6 +114,20 @@ def find(pointer: Pointer) -> tuple[Node, ...]:
         below = [child(one, part) for node in nodes for one in branches(node)]
         nodes = tuple(node for node in below if node is not None)
     return nodes
+
+
+def values(node: Node) -> dict[str, Any]:
+    """Our values for what others write at this place (`x-values`), by their text; of all its branches."""
+    found: dict[str, Any] = {}
+    for one in (node, *branches(node)):
+        found |= one.get("x-values", {})
+    return found
+
+
+@cache
+def every() -> tuple[tuple[tuple[str, ...], Node], ...]:
+    """Every key of a recipe, as `walk` meets it."""
+    return tuple(walk(load()))
 
 
 def walk(node: Node, pointer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from . import architecture as architectures
 from . import resources
 from .document import Document
 from .errors import UsageError
@@ -15,6 +15,7 @@ from .overrides import apply, set_value
 from .position import Pointer, dotted
 from .recipe import Recipe
 from .rules import there
+from .templates import NAMES
 
 SOURCE = "--smoke"
 ROWS = 64
@@ -26,9 +27,17 @@ EITHER: tuple[tuple[Pointer, Pointer], ...] = (  # of which a recipe may have on
 )
 
 
+def here(document: Document) -> Document:
+    """The document on this machine's processor, so that what --set says of hardware is said of that."""
+    hardware = document.value.get("hardware") if isinstance(document.value, dict) else None
+    if not isinstance(hardware, dict) or hardware.get("accelerator") in ("cpu", None):
+        return document
+    return set_value(document, ("hardware",), {"accelerator": "cpu"}, SOURCE)
+
+
 def shrink(document: Document, recipe: Recipe, assignments: Sequence[str]) -> tuple[Document, list[str]]:
     """The smaller document, and a line for each thing that was swapped; what --set says wins. Raises UsageError."""
-    swaps = [(at, None if _other_said(document, at) else value) for at, value in _swaps(recipe)]
+    swaps = [(at, None if _other_said(document, at) else value) for at, value in _swaps(document, recipe)]
     for at, value in swaps:
         document = set_value(document, at, value, SOURCE)
     document = apply(document, assignments)
@@ -36,48 +45,18 @@ def shrink(document: Document, recipe: Recipe, assignments: Sequence[str]) -> tu
     return document, [f"{dotted(at)} = {json.dumps(value)}" for at, value in kept]
 
 
-def architecture(base_model: str) -> str:
-    """The `model_type` of a model by its own files, or by the shipped table for one that is not here.
+def architecture(base_model: str, revision: str | None = None) -> str:
+    """The `model_type` of a model by its own files, or by the shipped catalogue for one that is not here.
 
     Raises UsageError.
     """
-    ref = locate(base_model)
-    if ref.kind == "tiny":
-        return ref.where
-    read = {"folder": _folder_architecture, "gguf": _gguf_architecture, "hub": _listed_architecture}
-    found = read[ref.kind](ref.where)
+    known = architectures.named(base_model, revision)
+    found = known.model_type if known else ""
     if found not in ARCHITECTURES:
         what = f"the architecture of {base_model} is " + (f"{found!r}, " if found else "not known without its files")
         hint = f"write --set model.base_model=tiny:llama (or {', '.join(ARCHITECTURES[1:])}) beside --smoke"
         raise UsageError(what + ("of which there is no tiny model" if found else ""), hint)
     return found
-
-
-def _folder_architecture(folder: str) -> str:
-    file = Path(folder) / "config.json"
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type", ""))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
-
-
-def _listed_architecture(name: str) -> str:
-    known: dict[str, str] = json.loads((resources.PACKAGE / "architectures.json").read_text(encoding="utf-8"))
-    return known.get(name, "")
-
-
-def _gguf_architecture(path: str) -> str:
-    try:
-        from gguf import GGUFReader
-
-        fields = GGUFReader(path).fields
-        name = str(fields["general.architecture"].contents())
-    except ImportError as error:
-        raise UsageError("reading a .gguf file takes the package gguf", "pip install 'sysml-run[train]'") from error
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise UsageError(f"{path} cannot be read as GGUF: {error}") from error
-    experts = fields.get(f"{name}.expert_count")
-    return "mixtral" if name == "llama" and experts is not None and experts.contents() else name
 
 
 def _other_said(document: Document, at: Pointer) -> bool:
@@ -93,23 +72,27 @@ def _value(document: Document, at: Pointer) -> Any:
     return found
 
 
-def _swaps(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
-    """Every key --smoke changes, with its value."""
+def _swaps(document: Document, recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
+    """Every key --smoke changes, with its value; `here` has changed the first of them."""
     yield ("name",), f"{recipe.name}-smoke"
     yield from _model(recipe)
     yield from _rows(recipe)
     yield from _length(recipe)
     yield from _evaluation(recipe)
-    if recipe.hardware.accelerator != "cpu":
+    place = document.values.get(("hardware",))
+    if recipe.hardware.accelerator != "cpu" or (place is not None and place.source == SOURCE):
         yield ("hardware",), {"accelerator": "cpu"}
     if recipe.artifacts.dir:
         yield ("artifacts", "dir"), None
 
 
 def _model(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
-    yield ("model", "base_model"), f"tiny:{architecture(recipe.model.base_model)}"
+    yield ("model", "base_model"), f"tiny:{architecture(recipe.model.base_model, recipe.model.revision)}"
     words = recipe.model.tokenizer or recipe.model.base_model
-    yield ("model", "tokenizer"), words if locate(words).kind in ("folder", "gguf") else None
+    kept = locate(words).kind in ("folder", "gguf")
+    yield ("model", "tokenizer"), words if kept else None
+    if not kept and recipe.prompt.template in NAMES:
+        yield ("prompt", "template"), "tokenizer"  # the tokenizer made on the spot knows one form
     yield ("model", "revision"), None
     yield ("model", "dtype"), "float32"
     if recipe.model.attn_implementation == "flash_attention_2":

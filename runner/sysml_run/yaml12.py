@@ -5,7 +5,9 @@ No tags, no merge keys, one document; aliases are written out within the bounds.
 
 from __future__ import annotations
 
+import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -13,6 +15,7 @@ import yaml
 
 from .errors import Problem, RecipeError
 from .position import Pointer, Position
+from .yamlslips import slip
 
 MAX_DEPTH = 50
 MAX_NODES = 50_000  # keys, values and items, aliases written out
@@ -27,6 +30,8 @@ DECIMAL = re.compile(r"[-+]?[0-9]+")
 BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 SPECIAL = re.compile(r"([-+]?)\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+GLUED = re.compile(r"-[A-Za-z_]")  # a dash that is meant to start an item
+ESCAPE = re.compile(r"\\(?:u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})|.)")
 LONGEST_INTEGER = 400  # digits; no float holds more, and Python refuses to read far longer ones
 
 
@@ -64,6 +69,40 @@ def read(text: str, source: str) -> tuple[Any, dict[Pointer, Position], dict[Poi
     return value, reader.keys, reader.values
 
 
+def joined(text: str) -> tuple[str, dict[int, list[int]]]:
+    """JSON writes characters past U+FFFF as two escapes, YAML as one: the text with these, and where they stand.
+
+    The columns of each line count from 0, in the new text, in which each takes two characters less.
+    """
+    places: dict[int, list[int]] = {}
+    if not text.lstrip().startswith("{") or "\\ud" not in text.lower() or not _json(text):
+        return text, places
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        lines[number] = ESCAPE.sub(_one, line)
+        found = [match.start() - 2 * before for before, match in enumerate(filter(_pair, ESCAPE.finditer(line)))]
+        places |= {number: found} if found else {}
+    return "\n".join(lines), places
+
+
+def _pair(escape: re.Match[str]) -> bool:
+    return escape["high"] is not None
+
+
+def _one(escape: re.Match[str]) -> str:
+    if not _pair(escape):
+        return escape[0]
+    return f"\\U{0x10000 + ((int(escape['high'], 16) - 0xD800) << 10) + int(escape['low'], 16) - 0xDC00:08x}"
+
+
+def _json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 class _StopError(Exception):
     """Reading ends here; the problem is noted."""
 
@@ -73,7 +112,7 @@ class _Reader:
 
     def __init__(self, source: str, text: str) -> None:
         self.source = source
-        self.text = text
+        self.text, self.joined = joined(text)
         self.lines = LINE_BREAK.split(text)
         self.keys: dict[Pointer, Position] = {}
         self.values: dict[Pointer, Position] = {}
@@ -170,6 +209,8 @@ class _Reader:
             self.problems.append(here.problem(pointer, "merge keys (<<) are not YAML 1.2", "write the keys out"))
         elif event.implicit[0] and not isinstance(plain(name), str):
             self.problems.append(here.problem(pointer, f"a key must be text, got {name or 'nothing'}", "quote it"))
+        elif event.implicit[0] and GLUED.match(name):
+            self.problems.append(here.problem(pointer, "no item starts here", "a dash wants a blank after it"))
         elif name in siblings:
             first = self.keys[below].line
             self.problems.append(here.problem(below, f"written twice; the first is on line {first}", "keep one"))
@@ -198,7 +239,11 @@ class _Reader:
 
     def position(self, event: Any) -> Position:
         mark = event.start_mark
-        return Position(self.source, mark.line + 1, mark.column + 1, self.line(mark.line))
+        return Position(self.source, mark.line + 1, self.column(mark.line, mark.column), self.line(mark.line))
+
+    def column(self, line: int, column: int) -> int:
+        """From 1, in the text as it was given."""
+        return column + 1 + 2 * bisect_left(self.joined.get(line, ()), column)
 
     def line(self, index: int) -> str:
         return self.lines[index] if index < len(self.lines) else ""
@@ -209,29 +254,10 @@ class _Reader:
 
     def syntax(self, error: yaml.MarkedYAMLError) -> None:
         """Note what the parser refused, where, and the usual cause."""
-        unclosed = "end of stream" in (error.problem or "")
-        mark = (error.context_mark if unclosed else error.problem_mark) or error.problem_mark or error.context_mark
-        if mark is None:
+        found = slip(self.lines, error.problem or "", error.context, error.problem_mark, error.context_mark)
+        if found is None:
             self.problems.append(Problem(self.source, "", None, None, f"not YAML: {error}"))
             return
-        line = self.line(mark.line)
-        here = Position(self.source, mark.line + 1, mark.column + 1, line)
-        if line[: mark.column + 1].lstrip(" ").startswith("\t"):
-            self.problems.append(here.problem((), "a tab cannot indent YAML", "use spaces"))
-            return
-        start = error.context_mark.line + 1 if error.context_mark else here.line
-        since = "" if start == here.line else f", {error.context} that starts on line {start}"
-        self.problems.append(here.problem((), f"not YAML: {error.problem}{since}", _cause(error.problem or "", line)))
-
-
-def _cause(problem: str, line: str) -> str | None:
-    """The usual reason behind a parser's message."""
-    if "mapping values" in problem:
-        return 'text that holds ": " must be in quotes; otherwise check the indent'
-    if "{{" in line or "{%" in line:
-        return 'put a template in quotes: "{{ ... }}"'
-    if "cannot start any token" in problem:
-        return "text that starts with this character must be in quotes"
-    if "did not find expected" in problem or "could not find expected" in problem:
-        return "check the indent, the colons and the closing brackets and quotes"
-    return None
+        column = self.column(found.line, found.column)
+        here = Position(self.source, found.line + 1, column, self.line(found.line))
+        self.problems.append(here.problem((), found.message, found.hint))

@@ -15,7 +15,7 @@ from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from sysml_run import document, overrides, plan
 from sysml_run.backends import BACKENDS
-from sysml_run.backends.base import Launch
+from sysml_run.backends.base import PLACE, Launch
 from sysml_run.machine import Machine
 from sysml_run.resolve import resolve
 
@@ -57,8 +57,30 @@ def arguments(made: Launch) -> Any:
     return launch_command_parser().parse_args(rest)
 
 
+CARDS = {
+    "ddp one card": ("hardware={accelerator: gpu, zero_stage: null}", (DistributedType.NO, 1, 1, "bf16", False)),
+    "ddp four cards": (
+        "hardware={accelerator: gpu, devices: 2, nodes: 2, zero_stage: null, precision: fp32}",
+        (DistributedType.MULTI_GPU, 4, 2, "no", True),
+    ),
+}
+
+
 def test_every_backend_is_here() -> None:
-    assert {name.split()[0] for name in VARIANTS} == set(BACKENDS)
+    elsewhere = {"deepspeed"}  # test_deepspeed.py
+    assert {name.split()[0] for name in (*VARIANTS, *CARDS)} | elsewhere == set(BACKENDS)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_cards_without_deepspeed(name: str, run: Path) -> None:
+    assignment, expected = CARDS[name]
+    made = launch(run, assignment)
+    words = [{value: "1" for value in PLACE.values()}.get(word, word) for word in made.argv[2:]]
+    read, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    kind = (defaults.distributed_type, read.num_processes, read.num_machines, read.mixed_precision, read.multi_gpu)
+    assert kind == expected
+    assert not any((read.use_deepspeed, read.use_fsdp, read.tpu, read.use_cpu))
+    assert int(read.machine_rank) == (1 if expected[2] > 1 else 0)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -8,9 +8,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
-from sysml_run.worker.batches import IGNORED, Collator, answer_loss, by_length
+from sysml_run.worker.batches import IGNORED, Collator, answer_loss, buckets, by_length, tokens
 
 VOCABULARY = 96
 PAD = 2
@@ -24,6 +31,9 @@ SIZES = {
 }
 MODELS: dict[str, Callable[[str], Any]] = {
     "llama": lambda attention: LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation=attention)),
+    "mistral": lambda attention: MistralForCausalLM(
+        MistralConfig(**SIZES, sliding_window=5, attn_implementation=attention)
+    ),
     "mixtral": lambda attention: MixtralForCausalLM(
         MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, attn_implementation=attention)
     ),
@@ -152,6 +162,89 @@ def test_a_fixed_length_is_a_least_length() -> None:
     assert Collator(PAD, 6)([row(4, 1)])["input_ids"].shape == (1, 6)
     assert Collator(PAD, 6)([row(9, 1), row(2, 1)])["input_ids"].shape == (2, 9)
     assert "labels" not in Collator(PAD)([{"input_ids": [1]}])
+
+
+def packed(*rows: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The rows in one sequence, as the prepared set has them."""
+    return {
+        "input_ids": [id for each in rows for id in each["input_ids"]],
+        "labels": [label for each in rows for label in [IGNORED, *each["labels"][1:]]],
+        "seq_lengths": [len(each["input_ids"]) for each in rows],
+    }
+
+
+PACKED = {
+    "one sequence": [packed(row(9, 4), row(20, 15), row(2, 1), row(12, 0))],
+    "one document": [packed(row(17, 3))],
+    "padded sequences": [
+        packed(row(9, 4), several_turns()),
+        packed(row(30, 26), row(6, 0), row(7, 2)),
+        packed(row(5, 3)),
+    ],
+}
+
+
+def documents(sequence: dict[str, list[int]]) -> list[dict[str, list[int]]]:
+    found, at = [], 0
+    for length in sequence["seq_lengths"]:
+        found.append({name: sequence[name][at : at + length] for name in ("input_ids", "labels")})
+        at += length
+    return found
+
+
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("lengths", [(), (64,)])
+@torch.no_grad()
+def test_packed_rows_do_not_see_each_other(name: str, lengths: tuple[int, ...], model: Any) -> None:
+    batch = Collator(PAD, *lengths)(PACKED[name])
+    inputs = {each: batch[each] for each in ("input_ids", "position_ids")}
+    found = model(**inputs, use_cache=False).logits
+    for sequence, logits in zip(PACKED[name], found, strict=True):
+        at = batch["input_ids"].shape[1] - len(sequence["input_ids"])
+        for each in documents(sequence):
+            length = len(each["input_ids"])
+            alone = model(input_ids=torch.tensor([each["input_ids"]]), use_cache=False).logits[0]
+            torch.testing.assert_close(logits[at : at + length], alone, atol=1e-5, rtol=1e-5)
+            at += length
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_rows_have_the_loss_and_gradient_of_rows(name: str, model: Any) -> None:
+    rows = [each for sequence in PACKED[name] for each in documents(sequence)]
+    for batch in (Collator(PAD)(PACKED[name]), Collator(PAD)(rows)):
+        losses, _ = answer_loss(model, batch)
+        assert tokens(batch) == sum(len(each["input_ids"]) for each in rows)
+        assert (batch["labels"] != IGNORED).sum() == counted(rows)
+        (losses.sum() / counted(rows)).backward()
+    # both ways added up are twice one of them
+    both = {each: parameter.grad.clone() for each, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    losses, _ = answer_loss(model, Collator(PAD)(PACKED[name]))
+    (losses.sum() / counted(rows)).backward()
+    for each, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(both[each], 2 * parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_the_collator_of_packed_rows() -> None:
+    batch = Collator(PAD)([packed(row(3, 1), row(2, 1)), packed(row(2, 0))])
+    assert set(batch) == {"input_ids", "position_ids", "labels"}
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 0, 0, 0, 1]]
+    assert batch["input_ids"][1, :3].tolist() == [PAD] * 3
+    assert batch["labels"][1].tolist() == [IGNORED] * 4 + [row(2, 0)["labels"][1]]
+    assert tokens(batch) == 7
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=300))
+def test_buckets(lengths: list[int]) -> None:
+    found = buckets(lengths, 512)
+    assert len(found) <= 8
+    assert found[-1] == 512
+    assert all(length % 8 == 0 for length in found)
+    collate = Collator(PAD, *found)
+    assert all(length <= collate.padded(length) for length in lengths)
+    assert {collate.padded(length) for length in lengths} <= set(found)
+    assert Collator(PAD, *found).padded(600) == 600
 
 
 @given(st.lists(st.integers(1, 300), max_size=40), st.integers(1, 600))

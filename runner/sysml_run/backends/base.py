@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sysml_run.machine import Machine
 from sysml_run.recipe import Recipe
+
+PLACE: Mapping[str, str] = {  # where a machine stands among several: the flag, and its value to a shell
+    "--machine_rank": "${MACHINE_RANK:-${SLURM_NODEID:?the number of this machine, from 0}}",
+    "--main_process_ip": "${MASTER_ADDR:-${SLURM_LAUNCH_NODE_IPADDR:?the address of the first machine}}",
+    "--main_process_port": "${MASTER_PORT:-29500}",
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,11 @@ class Launch:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
+def shell(argv: Sequence[str]) -> str:
+    """The words as a shell takes them; the values of PLACE are left for it to fill in."""
+    return " ".join(f'"{word}"' if word in PLACE.values() else shlex.quote(word) for word in argv)
+
+
 class Backend(Protocol):
     """Recipe x Machine -> text; a backend starts nothing and touches no accelerator."""
 
@@ -38,5 +50,5 @@ class Backend(Protocol):
     def train(self, recipe: Recipe, machine: Machine, run: str) -> Launch:
         """The launch of the train stage for the run directory `run`."""
 
-    def threads(self, recipe: Recipe) -> int:
+    def threads(self, recipe: Recipe, machine: Machine) -> int:
         """Threads of the stages that run in one process beside training."""

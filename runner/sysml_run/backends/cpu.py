@@ -25,30 +25,35 @@ class Cpu:
     """`distributed_type: 'NO'`; MULTI_CPU would start one process whatever it is told unless mpirun is there."""
 
     def derive(self, recipe: Recipe, machine: Machine) -> list[Derived]:
-        hardware = _hardware(recipe)
-        found = []
-        if hardware.precision == "auto":
-            found.append(Derived("hardware.precision", "bf16" if machine.bf16 else "fp32", machine.bf16_reason))
-        if hardware.threads is None:
-            each = max(1, machine.cores // hardware.devices)
-            found.append(Derived("hardware.threads", each, f"{machine.cores} cores for {hardware.devices} process(es)"))
-        if recipe.model.attn_implementation == "auto":
-            found.append(_attention(recipe.prompt.sequence_len))
-        return found
+        return processor(recipe, machine)
 
     def train(self, recipe: Recipe, machine: Machine, run: str) -> Launch:
-        mixed = "bf16" if _hardware(recipe).precision == "bf16" else "no"
+        mixed = "bf16" if recipe.hardware.precision == "bf16" else "no"
         config = "launch/accelerate.yaml"
         worker = ("-m", "sysml_run.worker", "train", run)
         return Launch(
             "train",
             (machine.accelerate, "launch", "--config_file", f"{run}/{config}", *worker),
-            {"OMP_NUM_THREADS": str(self.threads(recipe))},
+            {"OMP_NUM_THREADS": str(self.threads(recipe, machine))},
             {config: CONFIG.format(mixed=mixed)},
         )
 
-    def threads(self, recipe: Recipe) -> int:
+    def threads(self, recipe: Recipe, machine: Machine) -> int:
         return _hardware(recipe).threads or 1
+
+
+def processor(recipe: Recipe, machine: Machine) -> list[Derived]:
+    """What a processor settles, however many processes share it."""
+    hardware = _hardware(recipe)
+    found = []
+    if hardware.precision == "auto":
+        found.append(Derived("hardware.precision", "bf16" if machine.bf16 else "fp32", machine.bf16_reason))
+    if hardware.threads is None:
+        each = max(1, machine.cores // hardware.devices)
+        found.append(Derived("hardware.threads", each, f"{machine.cores} cores for {hardware.devices} process(es)"))
+    if recipe.model.attn_implementation == "auto":
+        found.append(_attention(recipe.prompt.sequence_len))
+    return found
 
 
 def _hardware(recipe: Recipe) -> HardwareCpu:

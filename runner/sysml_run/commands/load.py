@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sysml_run import document as documents
-from sysml_run import manifest, overrides, report, rules, smoke, validate
+from sysml_run import manifest, needs, overrides, report, revisions, rules, smoke, validate
 from sysml_run.document import Document
-from sysml_run.errors import Problem, RecipeError, UsageError
+from sysml_run.errors import Problem, RecipeError, SysmlError, UsageError
 from sysml_run.modelref import locate
 from sysml_run.resolve import Resolved, resolve
-
-TRAINING = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "jinja2", "matplotlib")
 
 
 def load(path: Path, options: argparse.Namespace) -> tuple[Document, Resolved]:
     """Read, change, check and resolve. Prints warnings; raises RecipeError or UsageError."""
-    document = overrides.apply(documents.load(path), options.set)
+    document = documents.load(path)
+    document = overrides.apply(smoke.here(document) if options.smoke else document, options.set)
     if options.hardware is not None:
         document = overrides.swap_hardware(document, options.hardware)
     refuse(validate.check(document))
@@ -34,12 +33,39 @@ def load(path: Path, options: argparse.Namespace) -> tuple[Document, Resolved]:
     return document, resolved
 
 
+def look(name: str, changes: Sequence[str], hardware: str | None) -> tuple[Document, Resolved]:
+    """A recipe, `-` or `path@rev` that is to be looked at, not run: what is missing here is no error.
+
+    Prints no warnings. Raises RecipeError or UsageError.
+    """
+    return examine(revisions.read(name), changes, hardware)
+
+
+def examine(read: Document, changes: Sequence[str], hardware: str | None) -> tuple[Document, Resolved]:
+    """The same for a document that has been read."""
+    document = overrides.apply(read, changes)
+    if hardware is not None:
+        document = overrides.swap_hardware(document, hardware)
+    found = validate.check(document)
+    if not any(problem.severity == "error" for problem in found):
+        resolved = resolve(document)
+        found = rules.check(resolved.recipe, document, running=False)
+        if not any(problem.severity == "error" for problem in found):
+            return document, resolved
+    raise RecipeError([problem for problem in found if problem.severity == "error"])
+
+
 def refuse(problems: Sequence[Problem]) -> None:
     """Print warnings; raise RecipeError if there is an error among the problems."""
     if any(problem.severity == "error" for problem in problems):
         raise RecipeError(problems)
     if problems:
-        sys.stderr.write(report.text(problems))
+        sys.stderr.write(report.text(problems, report.wants_colour(sys.stderr)))
+
+
+def unwritable(file: Path, error: OSError) -> SysmlError:
+    """Of a folder that takes no new files, which Linux calls "no such file"; elsewhere that is a fault of ours."""
+    return SysmlError(f"{file} cannot be written: {error.strerror}", "name a file in another folder")
 
 
 def ready(resolved: Resolved) -> None:
@@ -48,13 +74,10 @@ def ready(resolved: Resolved) -> None:
     refused = manifest.refusal(Path(published)) if published else None
     if refused:
         raise UsageError(f"artifacts.dir cannot be written: {refused}", "name another folder, or move that one away")
-    model = resolved.recipe.model
-    kinds = {locate(name).kind for name in (model.base_model, model.tokenizer) if name is not None}
-    needed = (*TRAINING, *_optimizer_library(resolved), *(("gguf",) if "gguf" in kinds else ()))
-    absent = [name for name in needed if importlib.util.find_spec(name) is None]
+    for name in (resolved.recipe.model.base_model, resolved.recipe.model.tokenizer):
+        if name is not None:
+            locate(name)
+    absent = [name for name in needs.libraries(resolved.recipe) if importlib.util.find_spec(name) is None]
     if absent:
-        raise UsageError(f"not installed: {', '.join(absent)}", "pip install 'sysml-run[train]'")
-
-
-def _optimizer_library(resolved: Resolved) -> tuple[str, ...]:
-    return ("bitsandbytes",) if resolved.recipe.optimizer.name in ("adamw_8bit", "lion", "lion_8bit") else ()
+        mends = dict.fromkeys(needs.look(name).install for name in absent)
+        raise UsageError(f"not installed: {', '.join(absent)}", "\n".join(mends))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from sysml_run import execute, machine, manifest, plan, planview, runs, summary
+from sysml_run import doctor, execute, machine, manifest, plan, planview, runs, summary
 from sysml_run.document import Document
 from sysml_run.errors import UsageError
+from sysml_run.options import COMMANDS
 from sysml_run.plan import Plan
-from sysml_run.resolve import Resolved
+from sysml_run.recipe import Recipe
+from sysml_run.resolve import Resolved, exists
 from sysml_run.rundir import RunDir
+from sysml_run.wording import closest
 
 from .load import load, ready
 
@@ -23,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("no recipe is named", "sysml-run recipes/quickstart.yaml, or sysml-run --help")
     checked = [load(Path(name), options) for name in names]
     for _, resolved in checked:
+        equipped(resolved.recipe)
         ready(resolved)
     for document, resolved in checked:
         one(document, resolved, options, wanted)
@@ -30,10 +35,31 @@ def run(options: argparse.Namespace) -> int:
 
 
 def recipes(options: argparse.Namespace) -> tuple[list[str], str | None]:
-    """The recipes and the run to resume; `--resume RECIPE` means the newest run of that recipe."""
+    """The recipes and the run to resume; `--resume RECIPE` means the newest run of that recipe.
+
+    Raises UsageError for what is no file and looks like a command.
+    """
+    for name in options.recipes[:1]:
+        command = closest(name, COMMANDS)
+        if command is not None and not exists(name):
+            raise UsageError(f"there is no recipe and no command {name!r}", f"did you mean sysml-run {command}?")
     if options.resume and options.resume.endswith((".yaml", ".yml")):
         return [options.resume, *options.recipes], ""
     return options.recipes, options.resume
+
+
+def equipped(recipe: Recipe) -> None:
+    """Check that this is the machine, or one of the machines, that the recipe is for. Raises UsageError."""
+    lacking = doctor.lacking(recipe)
+    if lacking:
+        found = "; ".join(f"{check.name}: {check.found}" for check in lacking)
+        hint = "add --hardware cpu --smoke to try every stage here, or see sysml-run doctor and sysml-run plan --target"
+        raise UsageError(f"this machine cannot train the recipe: {found}", hint)
+    nodes = getattr(recipe.hardware, "nodes", 1)
+    if nodes > 1 and not any(name in os.environ for name in ("MACHINE_RANK", "SLURM_NODEID")):
+        hint = "sysml-run plan --target slurm|kubernetes|skypilot writes the job; by hand: export MACHINE_RANK=0"
+        message = f"the recipe wants {nodes} machines, and nothing says which one this is"
+        raise UsageError(message, f"{hint} and MASTER_ADDR, and start launch/train.sh of the run on the others")
 
 
 def one(document: Document, resolved: Resolved, options: argparse.Namespace, wanted: str | None) -> None:

@@ -18,7 +18,10 @@ from sysml_run.recipe import Recipe
 from sysml_run.resolve import build
 from sysml_run.rundir import RunDir, lock, read_json, write_json
 
+from . import ranks
+
 STAGES = ("prepare", "train", "evaluate", "merge", "package", "report")
+VIEW = "view"  # asked for by `data`; no stage of a run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
             for stage in stages:
                 run_stage(stage, recipe, rundir)
     except KeyboardInterrupt:
+        if "train" in stages:
+            interrupted(rundir)
         return 130
     except SysmlError as error:
         leave(rundir, stages, error.message, error.hint)
@@ -44,10 +49,17 @@ def main(argv: Sequence[str]) -> int:
 
 @contextmanager
 def alone(rundir: RunDir) -> Iterator[None]:
-    """Hold the run for this process, which may outlive the command that started it. Raises StageError."""
+    """Hold the run for this process, which may outlive the command that started it. Raises StageError.
+
+    Of several that train together the first holds it.
+    """
+    if not ranks.first():
+        yield
+        return
     held = lock(rundir.at_work)
     if held is None:
         raise StageError(f"another process is at work in {rundir.path}", "wait, or stop it")
+    rundir.error.unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -56,8 +68,11 @@ def alone(rundir: RunDir) -> Iterator[None]:
 
 def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
     """Run one stage unless its record says that it is done; train prepares first where nobody has."""
-    if stage not in STAGES:
+    if stage not in (*STAGES, VIEW):
         raise StageError(f"there is no stage {stage!r}", f"the stages: {', '.join(STAGES)}")
+    if not ranks.first():
+        follow(stage, recipe, rundir)
+        return
     if rundir.done(stage):
         print(f"{stage}: done before", flush=True)
         return
@@ -71,9 +86,23 @@ def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
     rundir.event("stage_finished", stage=stage, seconds=seconds)
 
 
+def follow(stage: str, recipe: Recipe, rundir: RunDir) -> None:
+    """Train with the first process, which alone prepares and writes records; other stages are its own."""
+    if stage == "train" and not rundir.done(stage):
+        ranks.waited_for(lambda: rundir.done("prepare"))
+        importlib.import_module(f".{stage}", __package__).run(recipe, rundir)
+
+
+def interrupted(rundir: RunDir) -> None:
+    """Tell the front that this run was stopped and can go on: `accelerate launch` does not pass on our exit code."""
+    if ranks.first():
+        write_json(rundir.error, {"interrupted": True})
+
+
 def leave(rundir: RunDir, stages: Sequence[str], message: str, hint: str | None) -> None:
-    """Tell the front, and whoever runs this by hand, why it failed."""
-    write_json(rundir.error, {"stages": list(stages), "message": message, "hint": hint})
+    """Tell the front, and whoever runs this by hand, why it failed; of several processes the first that does."""
+    if not rundir.error.is_file():
+        write_json(rundir.error, {"stages": list(stages), "message": message, "hint": hint})
     sys.stderr.write(f"error: {message}\n{hint or ''}\n")
 
 
@@ -87,4 +116,8 @@ def quiet() -> None:
 if __name__ == "__main__":
     quiet()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    raise SystemExit(main(sys.argv[1:]))
+    ranks.tied()
+    code = main(sys.argv[1:])
+    if ranks.launched():
+        ranks.leave(code)
+    raise SystemExit(code)

@@ -51,7 +51,8 @@ def make(recipe: Recipe, found: Outcome, folder: Path) -> str:
 
 def front_matter(recipe: Recipe, found: Outcome, folder: Path) -> dict[str, Any]:
     """The keys the hub reads (https://huggingface.co/docs/hub/model-cards); none is guessed."""
-    method = "lora" if recipe.lora else "full-fine-tune"
+    method = ["lora"] if recipe.lora else ["full-fine-tune"]
+    method += ["qlora"] if found.load else []
     chat = ["conversational"] if (folder / "chat_template.jinja").is_file() else []
     keys = {
         "base_model": found.base_name if HUB_NAME.fullmatch(found.base_name) else None,
@@ -59,7 +60,7 @@ def front_matter(recipe: Recipe, found: Outcome, folder: Path) -> dict[str, Any]
         "language": found.base.get("languages"),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["sysml-run", method, *chat],
+        "tags": ["sysml-run", *method, *chat],
     }
     return {key: value for key, value in keys.items() if value}
 
@@ -124,6 +125,9 @@ def training(recipe: Recipe, found: Outcome) -> Pairs:
     step0 = done.get("step0", {})
     if "trainable_parameters" in step0:
         yield "Trained parameters", f"{step0['trainable_parameters']:,} of {step0['total_parameters']:,}"
+    if "quantized_layers" in step0:
+        held = f"{step0['quantized_parameters']:,} numbers of {step0['quantized_layers']} layers"
+        yield "Base in training", f"{found.load} through bitsandbytes: {held}"
     yield "Optimizer", f"{optimizer.name}, learning rate {optimizer.learning_rate:g}, {optimizer.lr_scheduler}"
     yield "Weight decay", f"{optimizer.weight_decay:g}"
     yield (

@@ -1,4 +1,7 @@
-"""The evaluate stage, before and after: losses computed as in training, answers in the model's own dtype."""
+"""The evaluate stage, before and after: losses computed as in training, answers in the model's own dtype.
+
+A base that was held in 4 or 8 bits in training is held so here, and its answers too are computed as in training.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from sysml_run.rundir import RunDir, write_json, write_text
 
 from . import models
 from .data import store
-from .train import require, rows
+from .train import require, rows, training_dtype
 
 WORST = 20
 Side = dict[str, Any]
@@ -34,7 +37,12 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     lines = [line(split, number, before, after) for number in range(len(split))]
     write_lines(rundir / "generations.jsonl", [lines[number] for number in chosen])
     write_lines(rundir / "worst_rows.jsonl", sorted(lines, key=lambda row: -row["after_loss"])[:WORST])
-    return {"rows": len(split), "generated": len(chosen), "dtype": recipe.model.dtype}
+    return {
+        "rows": len(split),
+        "generated": len(chosen),
+        "dtype": recipe.model.dtype,
+        "quantized_base": recipe.quantization.load,
+    }
 
 
 def sample(recipe: Recipe, count: int) -> list[int]:
@@ -46,7 +54,7 @@ def sample(recipe: Recipe, count: int) -> list[int]:
 
 def sides(recipe: Recipe, rundir: RunDir, tokenizer: Any, split: Any, chosen: Sequence[int]) -> tuple[Side, Side]:
     """The base model's losses and answers, then the trained one's; an adapter shares the base's weights."""
-    base = models.load_model(models.model_dir(recipe), recipe, recipe.model.dtype).eval()
+    base = models.load_base(recipe, training_dtype(recipe) if recipe.quantization.load else recipe.model.dtype).eval()
     ends = store.end_ids(rundir, tokenizer)
     if recipe.lora is None:
         before = measure("before", base, recipe, tokenizer, split, chosen, ends)
@@ -83,7 +91,8 @@ def measure(
             losses = measuring.row_losses(model, split, Collator(tokenizer.pad_token_id), bar.update)
         prompts = [row["input_ids"][: row["prompt_len"]] for row in (split[number] for number in chosen)]
         new = recipe.evaluation.generate.max_new_tokens if recipe.evaluation.generate else 0
-        texts = measuring.answers(model, tokenizer, ends, prompts, new, bar.update)
+        with measuring.answering(recipe):
+            texts = measuring.answers(model, tokenizer, ends, prompts, new, bar.update)
     return {"losses": losses, "answers": dict(zip(chosen, texts, strict=True))}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from sysml_run.recipe import Recipe
 
+from . import ranks
 from .batches import Collator, answer_loss, by_length
 
 TOKENS_A_BATCH = 4096
@@ -30,20 +32,42 @@ def row_losses(
     model: Any, rows: Any, collate: Collator, tick: Callable[[int], Any] = lambda rows: None
 ) -> list[RowLoss]:
     """The loss of each row of a prepared split, in its order; `tick` hears how many rows were done."""
+    found: dict[int, RowLoss] = {}
+    for numbers in _batches(rows, collate):
+        found |= zip(numbers, _losses(model, rows, numbers, collate, model.device), strict=True)
+        tick(len(numbers))
+    return [found[number] for number in range(len(found))]
+
+
+def shared_loss(model: Any, rows: Any, collate: Collator, device: Any) -> float:
+    """The mean loss of a labelled token, computed by all processes together, each with its share of the batches.
+
+    All run the model equally often, those whose share is smaller on a batch that is not counted: with ZeRO-3 they
+    gather its weights together.
+    """
+    deal, world = [*_batches(rows, collate)], ranks.world()
+    share = deal[ranks.rank() :: world]
+    found = [loss for numbers in share for loss in _losses(model, rows, numbers, collate, device)]
+    if len(share) < -(-len(deal) // world):
+        _losses(model, rows, deal[0], collate, device)
+    nats, tokens = ranks.total(sum(loss.total for loss in found), sum(loss.tokens for loss in found))
+    return nats / max(1, tokens)
+
+
+def _batches(rows: Any, collate: Collator) -> Iterator[list[int]]:
+    return by_length([collate.padded(length) for length in rows["length"]], TOKENS_A_BATCH)
+
+
+def _losses(model: Any, rows: Any, numbers: Sequence[int], collate: Collator, device: Any) -> list[RowLoss]:
+    """The losses of one batch; tensors that are made without gradients may be kept by ZeRO-3 and used in training."""
     import torch
 
-    found: dict[int, RowLoss] = {}
-    with torch.inference_mode():
-        lengths = [max(length, collate.length) for length in rows["length"]]
-        for numbers in by_length(lengths, TOKENS_A_BATCH):
-            picked = [rows[number] for number in numbers]
-            losses, _ = answer_loss(
-                model, collate([{key: row[key] for key in ("input_ids", "labels")} for row in picked])
-            )
-            for number, row, total in zip(numbers, picked, losses.sum(1).tolist(), strict=True):
-                found[number] = RowLoss(total, sum(label != -100 for label in row["labels"][1:]))
-            tick(len(numbers))
-    return [found[number] for number in range(len(found))]
+    picked = [rows[number] for number in numbers]
+    batch = collate([{key: row[key] for key in ("input_ids", "labels")} for row in picked])
+    with torch.no_grad():
+        losses, _ = answer_loss(model, {name: values.to(device) for name, values in batch.items()})
+    counts = [sum(label != -100 for label in row["labels"][1:]) for row in picked]
+    return [RowLoss(total, count) for total, count in zip(losses.sum(1).tolist(), counts, strict=True)]
 
 
 def arithmetic(recipe: Recipe) -> Any:
@@ -51,6 +75,11 @@ def arithmetic(recipe: Recipe) -> Any:
     import torch
 
     return torch.autocast("cpu", torch.bfloat16, enabled=recipe.hardware.precision == "bf16")
+
+
+def answering(recipe: Recipe) -> Any:
+    """The same for answers: what the weights are in, but for a quantized base, whose other weights differ in dtype."""
+    return arithmetic(recipe) if recipe.quantization.load else nullcontext()
 
 
 def mean_loss(losses: Sequence[RowLoss]) -> float:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import itertools
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sysml_run.datafiles import sha256
 from sysml_run.errors import StageError
+from sysml_run.modelfiles import CODE_VERSION, digest, made, tokenizer_name
 from sysml_run.modelref import locate
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import whole_folder, write_json
 
-from . import gguf_files, tiny
-
-CODE_VERSION = 1  # part of every cache key here; raise it when a conversion below changes its result
-
-
-def cache_dir() -> Path:
-    """Where converted models and prepared data are kept: XDG_CACHE_HOME, else ~/.cache, + `sysml-run`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sysml-run"
+from . import gguf_files, kbit, tiny
 
 
 def model_dir(recipe: Recipe) -> Path:
@@ -35,12 +27,12 @@ def model_dir(recipe: Recipe) -> Path:
         case "hub":
             return snapshot(ref.where, recipe.model.revision, weights=True)
         case "gguf":
-            made = f"{sha256(ref.path)[:16]}-{recipe.model.dtype}"
-            return cached(made, lambda folder: gguf_files.convert_model(ref.path, folder, recipe.model.dtype))
+            name = f"{sha256(ref.path)[:16]}-{recipe.model.dtype}"
+            return cached(name, lambda folder: gguf_files.convert_model(ref.path, folder, recipe.model.dtype))
         case "tiny":
             words = tokenizer_dir(recipe)
-            made = f"tiny-{ref.where}-{digest(words)[:16]}"
-            return cached(made, lambda folder: tiny.make_model(ref.where, words, folder))
+            name = f"tiny-{ref.where}-{digest(words)[:16]}"
+            return cached(name, lambda folder: tiny.make_model(ref.where, words, folder))
 
 
 def tokenizer_dir(recipe: Recipe) -> Path:
@@ -53,10 +45,9 @@ def tokenizer_dir(recipe: Recipe) -> Path:
             revision = recipe.model.revision if recipe.model.tokenizer is None else None
             return snapshot(ref.where, revision, weights=False)
         case "gguf":
-            made = f"{sha256(ref.path)[:16]}-tokenizer"
-            return cached(made, lambda folder: gguf_files.convert_tokenizer(ref.path, folder))
+            return cached(tokenizer_name(ref), lambda folder: gguf_files.convert_tokenizer(ref.path, folder))
         case "tiny":
-            return cached(f"tiny-tokenizer-{tiny.corpus_digest()[:16]}", tiny.make_tokenizer)
+            return cached(tokenizer_name(ref), tiny.make_tokenizer)
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
@@ -72,7 +63,13 @@ def load_tokenizer(recipe: Recipe) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path, recipe: Recipe, dtype: str) -> Any:
+def load_base(recipe: Recipe, dtype: str) -> Any:
+    """The base model as training holds it: in the bits of `quantization.load`, what is not quantized in `dtype`."""
+    model = load_model(model_dir(recipe), recipe, dtype, **kbit.arguments(recipe))
+    return kbit.prepare(model) if recipe.quantization.load else model
+
+
+def load_model(folder: Path, recipe: Recipe, dtype: str, **more: Any) -> Any:
     """The weights in `folder` as a causal language model; StageError when a weight is missing from the files.
 
     transformers fills a missing weight with random numbers and only prints a table; a run must not start on those.
@@ -87,6 +84,7 @@ def load_model(folder: Path, recipe: Recipe, dtype: str) -> Any:
         attn_implementation=None if attention == "auto" else attention,
         trust_remote_code=recipe.model.trust_remote_code,
         output_loading_info=True,
+        **more,
     )
     gguf_files.refuse_missing(info, folder)
     return model
@@ -131,7 +129,7 @@ def snapshot(name: str, revision: str | None, *, weights: bool) -> Path:
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
     """The cache folder `name`, made whole-or-nothing the first time; other runs wait for the one that makes it."""
-    folder = cache_dir() / "models" / f"{name}-{CODE_VERSION}"
+    folder = made(name)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -143,19 +141,3 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
             make(staging)
             write_json(staging / "made.json", {"name": name, "code_version": CODE_VERSION})
     return folder
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest(folder: Path) -> str:
-    """Digest of the tokenizer's files in `folder`: what shapes tokens, and nothing else."""
-    names = (
-        *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"),
-        *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
-    )
-    files = [*(folder / name for name in names), *folder.glob("*.model")]
-    found = {file.name: sha256(file) for file in files if file.is_file()}
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

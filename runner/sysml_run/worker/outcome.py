@@ -24,6 +24,7 @@ class Outcome:
     evaluation: Mapping[str, Any]
     generations: list[dict[str, Any]]
     worst: list[dict[str, Any]]
+    shown: list[dict[str, Any]]
 
     @property
     def train(self) -> Mapping[str, Any]:
@@ -43,9 +44,16 @@ class Outcome:
 
     @property
     def method(self) -> str:
-        """`LoRA, rank 16` or `full fine-tune`."""
+        """`LoRA, rank 16`, `LoRA, rank 16, on a base in nf4` or `full fine-tune`."""
         lora = self.values.get("lora")
-        return f"LoRA, rank {lora['r']}" if lora else "full fine-tune"
+        base = f", on a base in {self.load}" if self.load else ""
+        return f"LoRA, rank {lora['r']}{base}" if lora else "full fine-tune"
+
+    @property
+    def load(self) -> str | None:
+        """`nf4` or `int8`, which training held the base in; None where it was not quantized."""
+        found: str | None = self.values.get("quantization", {}).get("load")
+        return found
 
     def rows(self, split: str) -> int:
         """Rows of a split; 0 when that is not known."""
@@ -64,6 +72,7 @@ def read(rundir: RunDir) -> Outcome:
         evaluation=_object(rundir.evaluation),
         generations=_lines(rundir / "generations.jsonl"),
         worst=_lines(rundir / "worst_rows.jsonl"),
+        shown=list(read_json(rundir.data / "shown.json")) if (rundir.data / "shown.json").is_file() else [],
     )
 
 

@@ -16,6 +16,7 @@ from sysml_run.rundir import PARTIAL, RunDir, read_json, whole_folder, write_jso
 
 from . import asrun, card, outcome, weights
 from .data import store
+from .data.chat import Chat
 from .outcome import Outcome
 
 KEPT = (
@@ -90,21 +91,26 @@ def make_ready(recipe: Recipe, rundir: RunDir, folder: Path) -> None:
     """Whoever loads the folder prompts and stops as training did; nothing in it names a folder of this machine."""
     without(folder / "config.json", "_name_or_path")
     without(folder / "tokenizer_config.json", "name_or_path")
+    tokenizer = loaded(recipe, folder)
     if recipe.prompt.template != "tokenizer":
-        write_text(folder / "chat_template.jinja", recipe.prompt.template)
+        write_text(folder / "chat_template.jinja", Chat(tokenizer, recipe.prompt.template).published())
         without(folder / "tokenizer_config.json", "chat_template")
-    set_end(recipe, rundir, folder)
+    set_end(rundir, folder, tokenizer)
 
 
-def set_end(recipe: Recipe, rundir: RunDir, folder: Path) -> None:
-    """Generation ends where trained answers ended, beside the end tokens the model has of its own."""
+def loaded(recipe: Recipe, folder: Path) -> Any:
+    """The tokenizer in the folder. Raises StageError."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise StageError(f"no tokenizer came with the weights: {reason}", "run the stage before this again") from error
+
+
+def set_end(rundir: RunDir, folder: Path, tokenizer: Any) -> None:
+    """Generation ends where trained answers ended, beside the end tokens the model has of its own."""
     path, pad = folder / "generation_config.json", tokenizer.pad_token_id
     end, *more = store.end_ids(rundir, tokenizer)
     known = read_json(path) if path.is_file() else {}

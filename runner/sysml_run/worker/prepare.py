@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sysml_run.recipe import Recipe
+from sysml_run import datafiles, datasummary, prepared
+from sysml_run.recipe import Dataset, Recipe
 from sysml_run.rundir import PARTIAL, RunDir, read_json, write_json
 
-from .data import cachekey, sources, store, summary
-from .models import cache_dir
+from .models import tokenizer_dir
+
+KEPT = 7 * 24 * 3600  # seconds that unfinished work waits for the run that goes on with it
 
 
 def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
@@ -23,36 +25,59 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     set, one does and the others wait. DataError where no honest training could follow.
     """
     started = time.monotonic()
-    files = [sources.find(dataset) for dataset in recipe.datasets]
-    key = cachekey.compute(recipe, files)
-    folder = cache_dir() / "prepared" / key
+    files = [datafiles.find(fetched(dataset)) for dataset in recipe.datasets]
+    key = prepared.key(recipe, files, tokenizer_dir(recipe))
+    folder = prepared.folder(key)
     with alone(folder):
-        prepared = store.intact(folder)
-        how = "hit" if prepared else "made"
-        if prepared is None:
-            prepared = make(recipe, files, key, folder)
-        report = read_json(folder / store.REPORT)
+        found = prepared.intact(folder)
+        how = "hit" if found else "made"
+        if found is None:
+            found = make(recipe, files, key, folder)
+        report = read_json(folder / prepared.REPORT)
+        if recipe.prompt.packing:
+            report |= packed(recipe, folder)
     if how == "hit":
-        print(f"prepare: cache hit ({key[:12]}…), {prepared.rows['train']} training rows")
-    pointer = {"key": key, "path": str(folder), "cache": how, "rows": prepared.rows}
-    write_json(rundir.data / store.REPORT, report)
-    write_json(rundir.data / store.POINTER, pointer)
-    facts = [source.facts() for found in files for source in found]
+        print(f"prepare: cache hit ({key[:12]}…), {found.rows['train']} training rows")
+    pointer = {"key": key, "path": str(folder), "cache": how, "rows": found.rows}
+    write_json(rundir.data / prepared.REPORT, report)
+    write_json(rundir.data / prepared.POINTER, pointer)
+    facts = [source.facts() for each in files for source in each]
     return pointer | {"seconds": round(time.monotonic() - started, 3), "files": facts}
 
 
-def make(recipe: Recipe, files: list[list[sources.Source]], key: str, folder: Path) -> store.Prepared:
-    from .data.build import build
+def fetched(dataset: Dataset) -> Dataset:
+    """The dataset, with its files on this machine where they come from the hub."""
+    if dataset.path.startswith(datafiles.HUB):
+        from .data import hub
+
+        print(f"prepare: {dataset.path} at commit {hub.fetch(dataset)}", flush=True)
+    return dataset
+
+
+def make(recipe: Recipe, files: list[list[datafiles.Source]], key: str, folder: Path) -> prepared.Prepared:
+    from .data.build import WORK, build
 
     size = sum(source.size for found in files for source in found)
     print(f"prepare: reading {sum(map(len, files))} data file(s), {size / 1e6:.1f} MB", flush=True)
     for left in folder.parent.glob(f"{PARTIAL}{key}-*"):
         remove(left)
+    for left in folder.parent.glob(f"{WORK}*"):
+        if left.stat().st_mtime < time.time() - KEPT:
+            remove(left)
     report = build(recipe, files, key, folder)
-    print("\n".join(summary.lines(report)), flush=True)
-    prepared = store.intact(folder)
-    assert prepared is not None
-    return prepared
+    print("\n".join(datasummary.lines(report)), flush=True)
+    made = prepared.intact(folder)
+    assert made is not None
+    return made
+
+
+def packed(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The report's part about the packed training rows, which are made where they are not there yet."""
+    from .data import packing
+
+    facts = packing.ensure(folder, recipe.prompt.sequence_len)
+    print(datasummary.packing_line(facts), flush=True)
+    return {"packing": facts}
 
 
 def remove(folder: Path) -> None:

@@ -15,9 +15,14 @@ from transformers import TrainerCallback
 
 from sysml_run.rundir import RunDir, write_text
 
+from . import ranks
+
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """Follows one trainer; `begin` is called with it once optimizer and schedule are built."""
+    """Follows one trainer; `begin` is called with it once optimizer and schedule are built.
+
+    Of several processes the first writes and speaks; the others only add their tokens.
+    """
 
     def __init__(self, rundir: RunDir, begin: Callable[[], None]) -> None:
         self.rundir, self.begin = rundir, begin
@@ -27,12 +32,18 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.started, self.first = 0.0, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        keep_until(self.rundir, state.global_step)
+        if ranks.first():
+            keep_until(self.rundir, state.global_step)
         self.begin()
         self.started, self.first = time.monotonic(), state.global_step
         self.seen = (self.started, 0)
         self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="train", unit="step", file=sys.stdout, disable=None
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="train",
+            unit="step",
+            file=sys.stdout,
+            disable=None if ranks.first() else True,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -50,10 +61,12 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.bar.close()
 
     def _training(self, state: Any, logs: dict[str, Any]) -> None:
-        now, tokens = time.monotonic(), self.trainer.tokens
+        now, tokens = time.monotonic(), int(ranks.total(self.trainer.tokens)[0])
         speed = (tokens - self.seen[1]) / max(1e-9, now - self.seen[0])
         self.seen = (now, tokens)
         shown = {name: logs.get(name) for name in ("loss", "learning_rate", "grad_norm")}
+        if self.trainer.is_deepspeed_enabled and not shown["grad_norm"]:
+            shown["grad_norm"] = None  # DeepSpeed clips in stage 0 too, but reports 0 there
         self._write(state, {**shown, "tokens_per_second": round(speed, 1)})
         words = {"loss": f"{logs['loss']:.3f}", "lr": f"{logs['learning_rate']:.1e}", "tok/s": f"{speed:.0f}"}
         self.bar.set_postfix(words)
@@ -61,22 +74,30 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             done = max(1, state.global_step - self.first)
             left = (now - self.started) / done * (state.max_steps - state.global_step)
             facts = "  ".join(f"{name} {value}" for name, value in words.items())
-            print(f"step {state.global_step}/{state.max_steps}  {facts}  {left:.0f} s left", flush=True)
+            self._say(f"step {state.global_step}/{state.max_steps}  {facts}  {left:.0f} s left")
 
     def _say(self, text: str) -> None:
+        if not ranks.first():
+            return
         if self.bar.disable:
             print(text, flush=True)
         else:
             self.bar.write(text, file=sys.stdout)
 
     def _write(self, state: Any, facts: dict[str, Any]) -> None:
+        if not ranks.first():
+            return
         line = {"step": state.global_step, "epoch": round(state.epoch or 0, 4), **facts}
         with self.rundir.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
 class Stopping(TrainerCallback):  # type: ignore[misc]
-    """On the first SIGINT or SIGTERM finish the step, save a checkpoint and stop; a second one stops at once."""
+    """On the first SIGINT or SIGTERM finish the step, save a checkpoint and stop; a second one stops at once.
+
+    Processes that train together stop after the same step, whichever of them were asked. Their launcher passes on
+    what it is sent, and a scheduler may have sent it to each of them too: what follows the first is not a second wish.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -84,12 +105,14 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not ranks.launched():
             raise KeyboardInterrupt
+        if not self.asked and ranks.first():
+            print("\nstopping: saving a checkpoint after this step (once more: at once)", flush=True)
         self.asked = True
-        print("\nstopping: saving a checkpoint after this step (once more: at once)", flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        self.asked = ranks.any_of(self.asked)
         if self.asked:
             control.should_save = control.should_training_stop = True
         return control

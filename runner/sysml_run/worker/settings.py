@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sysml_run.errors import StageError
-from sysml_run.recipe import AdamW, AdamW8bit, Lion, Lion8bit, Lora, Optimizer, Recipe
+from sysml_run.recipe import AdamW, AdamW8bit, HardwareGpu, Lion, Lion8bit, Lora, Optimizer, Recipe
 from sysml_run.schema import load
 
 CLASSES: Mapping[str, str] = {
@@ -21,12 +21,20 @@ CLASSES: Mapping[str, str] = {
 
 
 def arguments(recipe: Recipe, folder: str) -> Any:
-    """An SFTConfig for one process on the processor."""
+    """An SFTConfig; creating it joins this process to the others that train with it."""
+    import torch
     from trl import SFTConfig
+
+    from . import ranks, zero
 
     training, evaluation = recipe.training, recipe.evaluation
     metric = evaluation.best.metric if evaluation.best else "eval_loss"
-    return SFTConfig(
+    on_cpu = recipe.hardware.accelerator == "cpu"
+    if zero.on():
+        zero.make_ready(recipe)
+    if isinstance(recipe.hardware, HardwareGpu):
+        torch.set_float32_matmul_precision("high" if recipe.hardware.tf32 else "highest")
+    found = SFTConfig(
         output_dir=folder,
         per_device_train_batch_size=training.micro_batch_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
@@ -34,7 +42,7 @@ def arguments(recipe: Recipe, folder: str) -> Any:
         max_steps=training.max_steps or -1,
         max_grad_norm=training.max_grad_norm,
         activation_checkpointing=training.gradient_checkpointing,
-        **optimizer(recipe.optimizer),
+        **optimizer(recipe.optimizer, fused=not on_cpu),
         **schedule(recipe.optimizer),
         logging_strategy="steps",
         logging_steps=training.logging_steps,
@@ -48,8 +56,10 @@ def arguments(recipe: Recipe, folder: str) -> Any:
         metric_for_best_model=metric if evaluation.every_steps else None,
         greater_is_better=False if evaluation.every_steps else None,
         restore_callback_states_from_checkpoint=True,  # how often early stopping has waited already
-        bf16=recipe.hardware.precision == "bf16",
-        use_cpu=True,
+        bf16=recipe.hardware.precision == "bf16" and not (on_cpu and zero.on()),
+        fp16=recipe.hardware.precision == "fp16",
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and ranks.world() > 1 else None,
         seed=recipe.seed,
         data_seed=recipe.seed,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -58,16 +68,22 @@ def arguments(recipe: Recipe, folder: str) -> Any:
         report_to=[],
         disable_tqdm=True,
     )
+    assert found.device  # asking for it is what joins
+    if zero.on():
+        zero.join(on_cpu)
+    return found
 
 
-def optimizer(chosen: Optimizer) -> dict[str, Any]:
-    """`optim` and its numbers; the library's name is the schema's `x-optim`."""
+def optimizer(chosen: Optimizer, *, fused: bool = False) -> dict[str, Any]:
+    """`optim` and its numbers; the library's name is the schema's `x-optim`, of which AdamW has a form for cards."""
     branches = {branch["properties"]["name"]["const"]: branch for branch in load()["properties"]["optimizer"]["oneOf"]}
     found: dict[str, Any] = {
         "optim": branches[chosen.name]["x-optim"],
         "learning_rate": chosen.learning_rate,
         "weight_decay": chosen.weight_decay,
     }
+    if fused and chosen.name == "adamw":
+        found["optim"] = "adamw_torch_fused"
     if isinstance(chosen, AdamW | AdamW8bit | Lion | Lion8bit):
         found |= {"adam_beta1": chosen.betas[0], "adam_beta2": chosen.betas[1]}
     if isinstance(chosen, AdamW | AdamW8bit):

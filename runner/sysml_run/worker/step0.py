@@ -8,7 +8,9 @@ from typing import Any
 from sysml_run.errors import StageError
 from sysml_run.recipe import Lora, Optimizer, Recipe
 
-from .batches import IGNORED
+from . import kbit, zero
+from .batches import IGNORED, tokens
+from .data.chat import Chat
 from .settings import CLASSES
 
 SEEN = 32
@@ -16,13 +18,14 @@ SEEN = 32
 
 def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
     """The facts of the run as built. Raises StageError where one is not what the recipe says."""
-    model, optimizer = trainer.model, _inner(trainer.optimizer)
+    model, optimizer = trainer.model, zero.innermost(trainer.optimizer)
     facts = {
         "optimizer": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-        **_parameters(model, optimizer),
+        **zero.facts(trainer),
+        **_parameters(trainer, optimizer),
+        **kbit.check(recipe, model),
         **_schedule(trainer),
         "batch": _batch(trainer),
-        "precision": trainer.accelerator.mixed_precision,
         "attention": model.config._attn_implementation,
         "lora_modules": _lora_modules(model),
         "frozen_dtypes": sorted({str(each.dtype) for each in model.parameters() if not each.requires_grad}),
@@ -31,10 +34,11 @@ def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
     }
     wanted = recipe.training.gradient_accumulation_steps or 1
     _same("optimizer", facts["optimizer"], CLASSES[recipe.optimizer.name])
-    _same("precision", facts["precision"], {"bf16": "bf16", "fp32": "no"}[recipe.hardware.precision])
+    _same("precision", facts["precision"], {"fp32": "no"}.get(recipe.hardware.precision, recipe.hardware.precision))
     _same("learning rate", facts["learning_rate"], recipe.optimizer.learning_rate)
     _same("micro batch and accumulation", facts["batch"][:2], [recipe.training.micro_batch_size, wanted])
-    _same("processes", facts["batch"][2], getattr(recipe.hardware, "devices", 1))
+    for name, value in zero.wanted(recipe).items():
+        _same(name.replace("_", " "), facts[name], value)
     _same("gradient clipping", trainer.args.max_grad_norm, recipe.training.max_grad_norm)
     _optimizer(recipe.optimizer, optimizer)
     _rates(recipe.optimizer, facts)
@@ -46,11 +50,6 @@ def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
 def _same(what: str, found: Any, wanted: Any) -> None:
     if found != wanted:
         raise StageError(f"step 0: {what} is {found}, the recipe says {wanted}", "nothing was trained")
-
-
-def _inner(optimizer: Any) -> Any:
-    """The library's optimizer inside accelerate's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _optimizer(chosen: Optimizer, built: Any) -> None:
@@ -104,32 +103,32 @@ def _loss_share(trainer: Any) -> float:
     labelled = (batch["labels"] != IGNORED).sum(1)
     if not bool((labelled > 0).all()):
         raise StageError("step 0: a row has no token that counts in the loss", "nothing was trained")
-    return round(float(labelled.sum() / batch["attention_mask"].sum()), 4)
+    return round(float(labelled.sum() / tokens(batch)), 4)
 
 
 def _template(recipe: Recipe, tokenizer: Any) -> str:
-    named = recipe.prompt.template == "tokenizer"
-    text = str(tokenizer.chat_template) if named else recipe.prompt.template
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(Chat(tokenizer, recipe.prompt.template).published().encode()).hexdigest()
 
 
-def _parameters(model: Any, optimizer: Any) -> dict[str, Any]:
-    """Counts of numbers; the optimizer must hold each trainable tensor once and no other."""
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _parameters(trainer: Any, optimizer: Any) -> dict[str, Any]:
+    """Counts of numbers; the optimizer must hold each trainable tensor once and no other.
+
+    Under DeepSpeed that is what it was given: it then holds one long vector, or this process's share of it.
+    """
+    model, groups = trainer.model, trainer.held if trainer.is_deepspeed_enabled else optimizer.param_groups
+    held = [parameter for group in groups for parameter in group["params"]]
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if sorted(map(id, held)) != sorted(map(id, trainable.values())):
         raise StageError("step 0: the optimizer does not hold exactly the trainable parameters", "nothing was trained")
-    decayed = {
-        id(parameter) for group in optimizer.param_groups if group["weight_decay"] for parameter in group["params"]
-    }
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
     names = [name for name, parameter in trainable.items() if id(parameter) in decayed]
     wrong = [name for name in names if name.endswith("bias") or "norm" in name.lower()]
     if wrong:
         raise StageError(f"step 0: {wrong[0]} would be decayed", "nothing was trained")
     return {
-        "trainable_parameters": sum(parameter.numel() for parameter in trainable.values()),
-        "optimizer_parameters": sum(parameter.numel() for parameter in held),
-        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trainable_parameters": sum(map(kbit.numbers, trainable.values())),
+        "optimizer_parameters": sum(map(kbit.numbers, held)),
+        "total_parameters": sum(map(kbit.numbers, model.parameters())),
         "trainable_dtypes": sorted({str(parameter.dtype) for parameter in trainable.values()}),
         "learning_rate": optimizer.param_groups[0].get("initial_lr", optimizer.param_groups[0]["lr"]),
     }

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from sysml_run.resources import samples
-
-VOCABULARY = 1024
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def corpus() -> Iterator[str]:
-    """Lines of the shipped sample rows, which the tokenizer's merges are learned from."""
-    for file in sorted(samples().glob("*.jsonl")):
-        yield from file.read_text(encoding="utf-8").splitlines()
-
-
-def corpus_digest() -> str:
-    return hashlib.sha256("\n".join([CHATML, str(VOCABULARY), *corpus()]).encode()).hexdigest()
+from sysml_run.architecture import tiny
+from sysml_run.modelfiles import CHATML, corpus
+from sysml_run.modelref import VOCABULARY
 
 
 def make_tokenizer(folder: Path) -> None:
@@ -51,18 +35,8 @@ def make_model(architecture: str, tokenizer_dir: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    experts = {"num_local_experts": 4, "num_experts_per_tok": 2} if architecture == "mixtral" else {}
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=len(tokenizer),
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        **sizes,
-        **experts,
-        **ids,
-    )
+    config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **tiny(architecture), **ids)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

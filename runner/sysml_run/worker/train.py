@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sysml_run import manifest
 from sysml_run.errors import StageError
-from sysml_run.recipe import Recipe
-from sysml_run.rundir import RunDir, whole_folder
+from sysml_run.prepared import Prepared
+from sysml_run.recipe import Prompt, Recipe
+from sysml_run.rundir import RunDir, whole_folder, write_json
 
-from . import models
+from . import kbit, models, ranks, view, zero
 from .data import store
+
+SHOWN = 3  # rows of training that the report prints
 
 
 def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
@@ -21,12 +25,14 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     trainer, stopping, facts = build(recipe, rundir)
     checkpoint = newest(rundir.checkpoints)
     if checkpoint:
-        print(f"train: going on from {checkpoint.name}", flush=True)
+        zero.refuse_other_size(checkpoint)
+        if ranks.first():
+            print(f"train: going on from {checkpoint.name}", flush=True)
     clock = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stopping.asked:
+    if ranks.any_of(stopping.asked):
         raise KeyboardInterrupt
-    seconds = time.monotonic() - clock
+    seconds, tokens = time.monotonic() - clock, int(ranks.total(trainer.tokens)[0])
     save(recipe, trainer, rundir)
     return {
         "base": models.base_facts(recipe),
@@ -34,8 +40,8 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         "weights_in_training": training_dtype(recipe),
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
-        "tokens": trainer.tokens,
-        "tokens_per_second": round(trainer.tokens / seconds, 1),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1),
         "training_seconds": round(seconds, 3),
         "resumed_from": checkpoint.name if checkpoint else None,
         "step0": facts,
@@ -52,49 +58,72 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
     from .trainer import Trainer
 
     set_seed(recipe.seed)
+    models.model_dir(recipe)  # a model that has to be made is made by one process, before it knows of the others
+    arguments = settings.arguments(recipe, str(rundir.checkpoints))  # ZeRO-3 shards a model that is loaded after this
     tokenizer, prepared = models.load_tokenizer(recipe), store.load(rundir)
-    model = models.load_model(models.model_dir(recipe), recipe, training_dtype(recipe))
-    fixed = recipe.prompt.sequence_len if recipe.prompt.padding == "max_length" else 0
+    model = models.load_base(recipe, training_dtype(recipe))
     callbacks = [shown := progress.Progress(rundir, lambda: begin()), stopping := progress.Stopping()]
     if recipe.evaluation.early_stopping:
         early = recipe.evaluation.early_stopping
         callbacks.append(EarlyStoppingCallback(early.patience, early.min_delta))
     split = prepared.split("train")
+    if ranks.first():
+        write_json(rundir.data / view.SHOWN, view.shown_rows(tokenizer, split, SHOWN))
+    fed, columns = split, ["input_ids", "labels"]
+    if recipe.prompt.packing:
+        fed, columns = prepared.split("packed"), [*columns, "seq_lengths"]
+    lengths = fed["length"][:]
     trainer = Trainer(
-        lengths=split["length"][:],
+        lengths=lengths,
         model=model,
-        args=settings.arguments(recipe, str(rundir.checkpoints)),
-        train_dataset=split.select_columns(["input_ids", "labels"]),
+        args=arguments,
+        train_dataset=fed.select_columns(columns),
         eval_dataset=rows(recipe, prepared) if recipe.evaluation.every_steps else None,
         processing_class=tokenizer,
-        data_collator=Collator(tokenizer.pad_token_id, fixed),
+        data_collator=Collator(tokenizer.pad_token_id, *padded_lengths(recipe.prompt, lengths)),
         peft_config=settings.adapter(recipe.lora, model) if recipe.lora else None,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    if recipe.hardware.precision == "bf16":
+    if recipe.quantization.load:
+        kbit.widen_adapters(trainer.model)
+    if recipe.hardware.precision == "bf16" and not trainer.is_deepspeed_enabled:
         cast_frozen(trainer.model)
     shown.trainer, facts = trainer, dict[str, Any]()
 
     def begin() -> None:
         facts.update(step0.check(recipe, trainer), threads=torch.get_num_threads(), rows=len(trainer.train_dataset))
-        rundir.event("step0", **facts)
+        if ranks.first():
+            rundir.event("step0", **facts)
 
     return trainer, stopping, facts
 
 
+def padded_lengths(prompt: Prompt, lengths: Sequence[int]) -> list[int]:
+    """The lengths that batches of rows of these lengths are padded to; none where each is padded to its longest row."""
+    from .batches import buckets
+
+    if prompt.padding == "bucketed":
+        return buckets(lengths, prompt.sequence_len)
+    return [prompt.sequence_len] if prompt.padding == "max_length" else []
+
+
 def cast_frozen(model: Any) -> None:
-    """Hold frozen weights under adapters in bf16: autocast would cast them in every step, to the same numbers."""
+    """Hold frozen weights under adapters in bf16: autocast would cast them in every step, to the same numbers.
+
+    Quantized ones are left as they are; they hold codes and not numbers.
+    """
     import torch
 
     for module in model.modules():
         if hasattr(module, "lora_A") and not any(getattr(module, "use_dora", {}).values()):
-            weight = getattr(module.get_base_layer(), "weight", None)  # none where experts share one tensor
-            if weight is not None:
+            base = module.get_base_layer()
+            weight = getattr(base, "weight", None)  # none where experts share one tensor
+            if weight is not None and not kbit.quantized(base):
                 weight.data = weight.data.to(torch.bfloat16)
 
 
-def rows(recipe: Recipe, prepared: store.Prepared) -> Any:
+def rows(recipe: Recipe, prepared: Prepared) -> Any:
     """The validation rows that losses are measured on: all, or `max_rows` of them drawn by the recipe's seed."""
     split = prepared.split("validation")
     limit = recipe.evaluation.max_rows
@@ -104,21 +133,37 @@ def rows(recipe: Recipe, prepared: store.Prepared) -> Any:
 
 
 def training_dtype(recipe: Recipe) -> str:
-    """fp32 for weights that are trained (16 bits lose small updates) and for fp32 arithmetic; else the recipe's."""
+    """fp32 for weights that are trained (16 bits lose small updates) and for fp32 arithmetic; else the recipe's.
+
+    On cards DeepSpeed computes in 16-bit weights and trains its own fp32 copy of them; it wants one dtype in all.
+    """
+    if getattr(recipe.hardware, "zero_stage", None) is not None:
+        dtypes = {"bf16": "bfloat16", "fp16": "float16"} if recipe.hardware.accelerator == "gpu" else {}
+        return dtypes.get(recipe.hardware.precision, "float32")
     if recipe.lora is None or recipe.hardware.precision == "fp32":
         return "float32"
     return recipe.model.dtype
 
 
 def save(recipe: Recipe, trainer: Any, rundir: RunDir) -> None:
-    """Write `model/`: the adapter, or the full weights in the recipe's dtype, with the tokenizer."""
+    """Write `model/`: the adapter, or the full weights in the recipe's dtype, with the tokenizer.
+
+    Several processes gather what each holds a share of, and the first one writes it.
+    """
     import torch
 
-    model = trainer.model
-    if recipe.lora is None:
-        model = model.to(getattr(torch, recipe.model.dtype))
+    model, dtype = trainer.model, getattr(torch, recipe.model.dtype)
+    gathered = zero.state(trainer) if trainer.is_deepspeed_enabled else None
+    if not ranks.first():
+        return
+    if recipe.lora is None and gathered:
+        gathered = {name: tensor.to(dtype) for name, tensor in gathered.items()}
+    elif recipe.lora is None:
+        model = model.to(dtype)
     with whole_folder(rundir.model) as folder:
-        model.save_pretrained(folder, max_shard_size=recipe.artifacts.max_shard_size)
+        model.save_pretrained(folder, state_dict=gathered, max_shard_size=recipe.artifacts.max_shard_size)
+        if gathered is not None:
+            zero.name_dtype(folder, recipe)
         trainer.processing_class.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's form with nothing filled in; the package has a card
 

@@ -12,8 +12,9 @@ from trl import SFTTrainer
 
 from sysml_run.rundir import PARTIAL, publish
 
-from .batches import SimilarLengths, answer_loss
-from .measure import mean_loss, row_losses
+from . import ranks
+from .batches import SimilarLengths, answer_loss, tokens
+from .measure import shared_loss
 
 STAGING = f"{PARTIAL}checkpoint"
 
@@ -26,7 +27,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**rest)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SimilarLengths(self.lengths, self.args.per_device_train_batch_size, self.args.data_seed)
+        step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return SimilarLengths(self.lengths, step, self.args.data_seed)
 
     tokens = 0
     control: Any
@@ -37,13 +39,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """Cross-entropy of the labelled positions, summed and divided by their number in the whole optimizer step.
 
         TRL scores every position on a processor; here the prompt's are left out. A mixture of experts adds its
-        router loss, a mean over the micro batch, as TRL does.
+        router loss, a mean over the micro batch, as TRL does. Gradients of several processes are averaged, so that
+        each takes its loss as many times as there are processes.
         """
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
         losses, output = answer_loss(model, inputs)
-        self.tokens += int(inputs["attention_mask"].sum())
-        loss = losses.sum() / num_items_in_batch
+        self.tokens += tokens(inputs)
+        loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * output.aux_loss / self.current_gradient_accumulation_steps
         return (loss, output) if return_outputs else loss
@@ -52,11 +55,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The mean loss of a labelled token over the validation rows: the same number as the evaluate stage's."""
-        self.model.eval()
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        model.eval()
         with self.compute_loss_context_manager():
-            found = row_losses(self.model, self.eval_dataset, self.data_collator)
-        self.model.train()
-        metrics = {f"{metric_key_prefix}_loss": mean_loss(found)}
+            found = shared_loss(model, self.eval_dataset, self.data_collator, self.args.device)
+        model.train()
+        metrics = {f"{metric_key_prefix}_loss": found}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -65,10 +69,15 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """The package stage writes the card; checkpoints carry none."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Let transformers write into a staging folder, then give the checkpoint its name in one rename."""
+        """Let transformers write into a staging folder, then give the checkpoint its name in one rename.
+
+        Every process writes its share; the first one clears up before and names it after, while the others wait.
+        """
         final, step = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         staging, limit = final / STAGING, self.args.save_total_limit
-        shutil.rmtree(staging, ignore_errors=True)
+        if ranks.first():
+            shutil.rmtree(staging, ignore_errors=True)
+        ranks.meet()
         self._staging, self.args.save_total_limit = staging, None
         try:
             super()._save_checkpoint(model, trial)
@@ -77,11 +86,23 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         best = self.state.best_model_checkpoint
         if best and Path(best).parent == staging:
             self.state.best_model_checkpoint = str(final / Path(best).name)
-        self.state.save_to_json(str(staging / step / "trainer_state.json"))
-        publish(staging / step, final / step)
-        shutil.rmtree(staging)
-        rotate_checkpoints(str(final), limit, best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=False)
+        ranks.meet()
+        if ranks.first():
+            self.state.save_to_json(str(staging / step / "trainer_state.json"))
+            publish(staging / step, final / step)
+            shutil.rmtree(staging)
+            kept = self.state.best_model_checkpoint
+            rotate_checkpoints(str(final), limit, best_model_checkpoint=kept, use_mtime=False)
+        ranks.meet()
 
+    def create_optimizer(self, *arguments: Any) -> Any:
+        """Keeps in `held` what the optimizer is given: DeepSpeed replaces it by one long vector later on."""
+        built = super().create_optimizer(*arguments)
+        self.held = [group | {"params": list(group["params"])} for group in self.optimizer.param_groups]
+        return built
+
+    optimizer: Any
+    held: list[dict[str, Any]] = []  # noqa: RUF012
     _staging: Path | None = None
 
     def _get_output_dir(self, trial: Any) -> str:

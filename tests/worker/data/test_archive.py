@@ -12,6 +12,7 @@ import pytest
 
 from sysml_run.errors import DataError
 from sysml_run.worker.data import archive, bounded, documents
+from sysml_run.worker.data import member as member_module
 
 
 def tar_of(path: Path, *infos: tarfile.TarInfo, data: bytes = b"{}", mode: str = "w:gz") -> Path:
@@ -117,7 +118,7 @@ def test_document_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MEMBERS", 3)
+    monkeypatch.setattr(member_module, "MEMBERS", 3)
     path = tar_of(tmp_path / "a.tar.gz", *(member(f"{i}.json") for i in range(5)))
     with pytest.raises(DataError, match="more than 3 members"):
         read(path)

@@ -41,6 +41,13 @@ def test_csv() -> None:
     assert second.error is not None
 
 
+def test_csv_with_two_columns_of_one_name() -> None:
+    with pytest.raises(ValueError, match="two columns have the same name"):
+        read(b"a,a\n1,2\n", "a.csv")
+    assert values(b"\xef\xbb\xbfa,b\r\n\r\n1,2\r\n", "a.csv") == [{"a": "1", "b": "2"}]
+    assert values(b"", "a.csv") == []
+
+
 def test_a_bad_line_is_an_error_of_its_own() -> None:
     good, bad, other = read(b'{"a": 1}\n{"a": \n{"a": 3}\n', "a.jsonl")
     assert (good.error, other.value, bad.line) == (None, {"a": 3}, 2)

@@ -103,7 +103,7 @@ def test_templates_that_will_not_do(tokenizer: Any) -> None:
         label(tokenizer, talk("a?", "b"), UNSTABLE)
     with pytest.raises(RefusedError, match="no system here"):
         label(tokenizer, [{"role": "system", "content": "s"}, *talk("a?", "b")], STRICT)
-    with pytest.raises(DataError, match="neither tokenizer nor"):
+    with pytest.raises(DataError, match="neither a name nor"):
         label(tokenizer, talk("a?", "b"), "no_such_template")
     tokenizer.chat_template = None
     with pytest.raises(DataError, match="no chat template"):

@@ -88,3 +88,23 @@ def test_pick_walks_a_dotted_path() -> None:
     with pytest.raises(DataError, match=r"split\.group_by: no field 'm\.user'") as caught:
         pick({"m": {"host": "a"}}, "m.user", "split.group_by", "x:0")
     assert caught.value.hint == "fields found: host"
+
+
+def test_mentions_finds_whole_words_in_any_case() -> None:
+    assert holds("t | mentions('exploit', 'lateral movement')", t="Known EXPLOIT.")
+    assert holds("t | mentions('exploit', 'lateral movement')", t="by Lateral movement")
+    assert not holds("t | mentions('exploit', 'cve')", t="exploited, cve_1")
+    assert holds("(a ~ ' ' ~ b) | mentions('c++')", a="in", b="c++")
+    assert holds("row | mentions('cve')", row={"m": {"refs": ["CVE 1"]}})
+    assert not holds("t | mentions('none')", t=None)
+
+
+@pytest.mark.parametrize("words", ["", "''", "3"])
+def test_mentions_wants_words(words: str) -> None:
+    with pytest.raises(DataError, match="mentions wants words"):
+        holds(f"t | mentions({words})", t="x")
+
+
+def test_mentions_of_a_missing_field() -> None:
+    with pytest.raises(DataError, match="'t' is undefined"):
+        holds("t | mentions('x')", u=1)

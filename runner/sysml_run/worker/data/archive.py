@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import io
-import re
-import stat
 import tarfile
-import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import cast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
 
-from sysml_run.errors import DataError
+from .bounded import DAMAGE, GZIP, gunzip
+from .member import Member as Member
+from .member import check, damaged, unsafe
+from .member import printable as printable
+from .zips import zip_members
 
-from .bounded import DAMAGE, GZIP, Bounded, gunzip
-
-MEMBERS = 100_000
 BLOCK = 512
-HINT = "nothing was read from it; make the archive again with plain relative names"
+READS_AFTER_END = 8  # what a whole archive takes, and some more
+HEADER_BYTES = 2**16  # of what a tar says about one member: its long name, its pax records
+ABOUT_NEXT = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
 
 
-@dataclass(frozen=True)
-class Member:
-    """One file's bytes; `name` is None where the file is not an archive. Read it before asking for the next."""
-
-    file: str
-    name: str | None
-    stream: io.BufferedReader
-
-    @property
-    def label(self) -> str:
-        """`file` or `file:member`, safe to print."""
-        return printable(f"{self.file}:{self.name}" if self.name else self.file)
-
-
-def printable(name: str) -> str:
-    """A name from outside with control characters and lone surrogates spelled out."""
-    return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")
-
-
-def members(path: Path, file: str) -> Iterator[Member]:
+def members(path: Path, file: str, opened: Callable[[IO[bytes]], Any] = lambda raw: None) -> Iterator[Member]:
     """Every member of the file at `path`, shown as `file`; told apart by content, never by name.
 
+    `opened` gets the file itself, whose position says how far it is read.
     DataError names the member that is unsafe (absolute, `..`, link, device, bomb) or before which the archive breaks.
     """
     kind = sniff(path)
     with path.open("rb") as raw:
+        opened(raw)
         match kind:
             case "zip":
                 yield from zip_members(raw, file)
@@ -82,61 +67,51 @@ def first_block(head: bytes) -> bytes:
         return b""
 
 
+class Header(tarfile.TarInfo):
+    """A tar header whose sizes are looked at before `tarfile` believes them and reads that much into memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.size < 0:
+            raise tarfile.ReadError(f"{printable(self.name)} has a negative size")
+        if self.type in ABOUT_NEXT and self.size > HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes about one member")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(f"{printable(self.name)} is a sparse file")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _proc_gnusparse_10(self, member: tarfile.TarInfo, *_: Any) -> None:
+        """The map of this kind is as long as it says."""
+        raise tarfile.ReadError(f"{printable(member.name)} is a sparse file")
+
+
+class Ending:
+    """A stream that says so when it is read on beyond its end, as `tarfile` does for as long as a header says."""
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        self.raw, self.after_end = raw, 0
+
+    def read(self, size: int) -> bytes:
+        data = self.raw.read(size)
+        self.after_end = 0 if data else self.after_end + 1
+        if self.after_end > READS_AFTER_END:
+            raise EOFError("it ends before its last member does")
+        return data
+
+
 def tar_members(raw: io.BufferedReader, file: str) -> Iterator[Member]:
     last = "its start"
     try:
-        with tarfile.open(fileobj=raw, mode="r|") as archive:
+        with tarfile.open(fileobj=cast("Any", Ending(raw)), mode="r|", tarinfo=Header) as archive:
             for number, info in enumerate(archive):
                 vars(archive)["members"] = []  # tarfile would keep every header it has seen
                 check(file, info.name, number)
                 last = printable(info.name)
                 if info.isdir():
                     continue
+                if info.size < 0:
+                    raise unsafe(file, info.name, "of a negative size")
                 if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.issparse():
                     raise unsafe(file, info.name, "a link, device or sparse file")
                 yield Member(file, info.name, cast("io.BufferedReader", archive.extractfile(info)))
-    except (tarfile.TarError, *DAMAGE) as error:
+    except (tarfile.TarError, ValueError, RecursionError, *DAMAGE) as error:
         raise damaged(file, last, error) from error
-
-
-def zip_members(raw: io.BufferedReader, file: str) -> Iterator[Member]:
-    last = "its start"
-    try:
-        with zipfile.ZipFile(raw) as archive:
-            for number, info in enumerate(archive.infolist()):
-                check(file, info.filename, number)
-                last = printable(info.filename)
-                mode = info.external_attr >> 16
-                if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_IFMT(mode) == 0):
-                    raise unsafe(file, info.filename, "a link or device")
-                if info.flag_bits & 1:
-                    raise unsafe(file, info.filename, "encrypted")
-                if not info.is_dir():
-                    yield zip_member(archive, info, file)
-    except (zipfile.BadZipFile, NotImplementedError, *DAMAGE) as error:
-        raise damaged(file, last, error) from error
-
-
-def zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: str) -> Member:
-    size = info.compress_size
-    stream = Bounded(archive.open(info), printable(f"{file}:{info.filename}"), lambda: size)
-    return Member(file, info.filename, io.BufferedReader(stream))
-
-
-def check(file: str, name: str, number: int) -> None:
-    """DataError for a name that leaves the archive, and for more members than anyone means."""
-    if number >= MEMBERS:
-        raise DataError(f"{file} holds more than {MEMBERS:,} members: refused", "pack rows into fewer, larger files")
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or re.match(r"[A-Za-z]:", name):
-        raise unsafe(file, name, "an absolute name")
-    if ".." in path.parts:
-        raise unsafe(file, name, "a name that leaves the archive")
-
-
-def unsafe(file: str, name: str, why: str) -> DataError:
-    return DataError(f"{file}: member {printable(name)!r} is {why}: archive refused", HINT)
-
-
-def damaged(file: str, last: str, error: Exception) -> DataError:
-    return DataError(f"{file} is damaged after {last}: {error}", "copy or download the archive again")

@@ -39,9 +39,15 @@ class Bounded(io.RawIOBase):
     def check(self) -> None:
         if self.limit is not None and self.count > self.limit:
             raise too_large(self.name, self.limit)
-        if self.count > FREE_BYTES and self.count > RATIO * max(self.taken(), 1):
-            message = f"{self.name} unpacks to more than {RATIO} times its size"
-            raise DataError(f"{message}: refused as a decompression bomb", "unpack it yourself if you trust it")
+        if self.count > FREE_BYTES:
+            check_ratio(self.count, self.taken(), self.name)
+
+
+def check_ratio(count: int, taken: int, name: str) -> None:
+    """DataError where far more bytes came out than went in."""
+    if count > FREE_BYTES and count > RATIO * max(taken, 1):
+        message = f"{name} unpacks to more than {RATIO} times its size"
+        raise DataError(f"{message}: refused as a decompression bomb", "unpack it yourself if you trust it")
 
 
 def too_large(name: str, limit: int) -> DataError:

@@ -3,69 +3,123 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sysml_run.errors import DataError
-from sysml_run.recipe import Recipe
-from sysml_run.rundir import whole_folder, write_json
+import numpy as np
+from numpy.typing import NDArray
 
+from sysml_run.datafiles import Source
+from sysml_run.errors import DataError
+from sysml_run.prepared import REPORT
+from sysml_run.recipe import Recipe
+from sysml_run.rundir import PARTIAL, whole_folder, write_json
+
+from . import chunks, draw, split, store, workers
 from . import report as reports
-from . import split, store
-from .encode import Encode, Encoded
-from .intake import Intake
-from .sources import Source
+from .chunks import Encoded
+from .columns import Columns
+from .draw import Drawn
+from .intake import Found, Intake
+from .rowtypes import row_type
 from .spool import Spool
 
+WORK = f"{PARTIAL}work-"
+CHOSEN = ("where", "route", "max_rows", "duplicate")  # left out because the recipe says so
 
-def build(recipe: Recipe, sources: list[list[Source]], key: str, folder: Path) -> dict[str, Any]:
-    """Write the set to `folder` and give its report; DataError where no honest training could follow."""
+
+def build(
+    recipe: Recipe, sources: list[list[Source]], key: str, folder: Path, processes: int | None = None
+) -> dict[str, Any]:
+    """Write the set to `folder` and give its report; DataError where no honest training could follow.
+
+    A run that is killed leaves its work beside the folder, and the next one of the same key goes on from there.
+    """
+    work = folder.with_name(f"{WORK}{key}")
+    try:
+        report = make(recipe, sources, key, folder, work, processes or workers.cores())
+    except DataError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work)
+    return report
+
+
+def make(
+    recipe: Recipe, sources: list[list[Source]], key: str, folder: Path, work: Path, processes: int
+) -> dict[str, Any]:
+    found, columns = first_pass(recipe, sources, work)
+    chosen = np.flatnonzero(draw.unrepeated(recipe.split, columns))
+    if len(chosen) < len(columns):
+        found.dropped["duplicate"] = len(columns) - len(chosen)
+    encoded = chunks.encode(recipe, work, chosen, columns, processes)
+    check_most(found, encoded)
+    columns = columns.take(encoded.array("rows"))
+    strata = codes(recipe.split.stratify_by, found, columns)
+    sides = split.assign(recipe.split, recipe.seed, columns.group, strata, fixed(recipe, columns))
+    classes = codes(recipe.split.balance.by, found, columns) if recipe.split.balance else None
+    drawn = draw.draw(recipe, columns, sides, classes)
+    check_drawn(sides, drawn)
+    found.dropped += encoded.total("dropped") + Counter(drawn.dropped)
     with whole_folder(folder) as staging:
-        work = staging / "work"
-        work.mkdir()
-        with Spool(work / "rows.jsonl") as spool:
-            intake = Intake(recipe, spool)
-            intake.read_all(sources)
-            check_any(intake)
-            encoded = encode(recipe, intake, work / "rows.arrow")
-        check_most(intake, encoded)
-        sides = assign(recipe, intake, encoded)
-        rows = store.distribute(work / "rows.arrow", sides, staging, key)
-        report = reports.make(intake, encoded, sides)
-        write_json(staging / store.REPORT, report)
-        shutil.rmtree(work)
+        rows = store.distribute(encoded.files, sides, drawn.times, staging, key)
+        report = reports.make(recipe, found, encoded, columns, sides, drawn.times)
+        write_json(staging / REPORT, report)
         store.seal(staging, key, rows)
     return report
 
 
-def encode(recipe: Recipe, intake: Intake, path: Path) -> Encoded:
-    from sysml_run.worker.models import load_tokenizer
+def first_pass(recipe: Recipe, sources: list[list[Source]], work: Path) -> tuple[Found, Columns]:
+    """Read every row, unless an earlier run did; DataError when none can be used."""
+    before = chunks.load(work)
+    if before is not None:
+        print(f"prepare: going on; {before[0].read} rows were read before", flush=True)
+        return before
+    work.mkdir(parents=True)
+    with Spool(work / chunks.SPOOL) as spool:
+        intake = Intake(recipe, spool)
+        found = intake.read_all(sources)
+    if not intake.rows.kept:
+        wants = {f"type {each.type} wants {row_type(each).wants}": None for each in recipe.datasets}
+        hint = "; ".join(wants) if found.dropped["not_a_row"] else "look at where and map"
+        raise DataError(f"none of {found.read} rows can be used: {reasons(found.dropped)}", hint)
+    columns = intake.rows.columns()
+    chunks.save(work, found, columns)
+    return found, columns
 
-    return Encode(load_tokenizer(recipe), recipe.prompt)(intake.spool, intake.records, path)
+
+def codes(field: str | None, found: Found, columns: Columns) -> NDArray[np.int32] | None:
+    """The rows' values of a field as numbers in the order of the values' texts."""
+    if field is None:
+        return None
+    names = found.names[field]
+    ranks = np.argsort(np.argsort(np.array(names, object)))
+    return ranks[columns.values[:, list(found.names).index(field)]].astype(np.int32)
 
 
-def assign(recipe: Recipe, intake: Intake, encoded: Encoded) -> list[str]:
-    strata = [""] * len(encoded.records)
-    if recipe.split.stratify_by:
-        column = intake.fields.index(recipe.split.stratify_by)
-        strata = [record.values[column] or "" for record in encoded.records]
-    return split.assign(recipe.split, recipe.seed, [record.group for record in encoded.records], strata)
+def fixed(recipe: Recipe, columns: Columns) -> split.Sides:
+    """The side that a row's dataset is used as; -1 where split decides."""
+    sides = [split.SIDES.index(each.use_as) if each.use_as != "auto" else -1 for each in recipe.datasets]
+    return np.array(sides, np.int8)[columns.dataset]
 
 
-def check_any(intake: Intake) -> None:
-    if not intake.records:
-        raise DataError(f"none of {intake.read} rows can be used: {reasons(intake.dropped)}", "look at where and map")
-
-
-def check_most(intake: Intake, encoded: Encoded) -> None:
-    """DataError when more rows were lost than kept; rows that `where` and `max_rows` leave out are no loss."""
-    lost = intake.dropped + encoded.dropped
-    del lost["where"], lost["max_rows"]
-    kept = len(encoded.records)
+def check_most(found: Found, encoded: Encoded) -> None:
+    """DataError when more rows were lost than kept; rows that the recipe leaves out are no loss."""
+    lost = found.dropped + encoded.total("dropped")
+    for reason in CHOSEN:
+        del lost[reason]
+    kept = sum(len(part.rows) for part in encoded.parts)
     if lost.total() > kept:
-        first = f"; the first refused: {encoded.refusal}" if encoded.refusal else ""
+        refusal = encoded.first("refusal")
+        first = f"; the first refused: {refusal}" if refusal else ""
         message = f"{lost.total()} of {lost.total() + kept} rows would be lost: {reasons(lost)}{first}"
         raise DataError(message, "mend the data, or raise prompt.sequence_len; training on the rest would mislead")
+
+
+def check_drawn(sides: split.Sides, drawn: Drawn) -> None:
+    if not drawn.times[sides == 0].any():
+        raise DataError(f"no row is left to train on: {reasons(drawn.dropped)}", "raise datasets.weight")
 
 
 def reasons(dropped: dict[str, int]) -> str:

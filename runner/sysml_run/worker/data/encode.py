@@ -1,9 +1,8 @@
-"""The second pass: spooled conversations to token ids and labels, in batches, written to one Arrow stream."""
+"""The second pass, a chunk of rows at a time: spooled conversations to token ids and labels in an Arrow file."""
 
 from __future__ import annotations
 
 import re
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,47 +10,50 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import numpy as np
+from numpy.typing import NDArray
 
 from sysml_run.recipe import Prompt
 
 from .conversations import Left
-from .intake import Record
-from .labels import Labeller, Row, one_bos
+from .labels import IGNORED, Labeller, Row, one_bos
 from .length import fit
 from .render import RefusedError, Rendered, Renderer
 from .rowtypes import Message
-from .spool import Spool
-from .store import Writer
+from .store import Writer, packed, ragged
 from .tokens import Encoder, Tokens
 
+import os
 BATCH = 256
+TOKENIZED = int(os.environ.get('TB','32'))
 
 
 @dataclass
-class Encoded:
-    """Counts of the kept rows, in the order they were written; `records` are theirs."""
+class Counts:
+    """Of the rows of one chunk or of all; the lists have an entry for each row that was kept, `rows` its number."""
 
-    records: list[Record] = field(default_factory=list)
-    lengths: array[int] = field(default_factory=lambda: array("i"))
-    loss_tokens: array[int] = field(default_factory=lambda: array("i"))
-    prompt_lens: array[int] = field(default_factory=lambda: array("i"))
-    truncated: bytearray = field(default_factory=bytearray)
+    rows: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    loss_tokens: list[int] = field(default_factory=list)
+    prompt_lens: list[int] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     end_tokens: Counter[str] = field(default_factory=Counter)
     tokenized_apart: int = 0
     special_in_text: int = 0
+    bos_added: int = 0
     refusal: str | None = None
     example: dict[str, Any] | None = None
 
-    def add(self, row: Row, record: Record) -> None:
-        self.records.append(record)
+    def add(self, row: Row, number: int) -> None:
+        self.rows.append(number)
         self.lengths.append(len(row.ids))
         self.loss_tokens.append(row.loss_tokens)
         self.prompt_lens.append(row.prompt_len)
-        self.truncated.append(row.truncated)
+        self.cut.append(row.cut)
         self.end_tokens[row.end] += 1
         self.tokenized_apart += row.apart
+        self.bos_added += row.bos_added
         if self.example is None:
             self.example = {"id": row.id, "prompt": row.prompt, "completion": row.completion, "end": row.end}
 
@@ -65,35 +67,30 @@ class Encode:
         self.labeller = Labeller(self.encoder, prompt.train_on)
         self.special = re.compile("|".join(map(re.escape, sorted(self.encoder.special_texts()))) or r"(?!)")
 
-    def __call__(self, spool: Spool, records: Sequence[Record], path: Path) -> Encoded:
-        """Write every row that keeps a loss token to `path`; count the others by reason."""
-        made = Encoded()
-        pairs = zip(spool.read(record.offset for record in records), records, strict=True)
-        with (
-            Writer(path) as writer,
-            tqdm(desc="prepare: tokenize", total=len(records), unit=" rows", disable=None) as bar,
-        ):
+    def __call__(self, values: Iterator[Any], numbers: Sequence[int], path: Path) -> Counts:
+        """Write every row that keeps a loss token to `path`; `values` are spooled, `numbers` what to call them."""
+        made, pairs = Counts(), zip(values, numbers, strict=True)
+        with Writer(path) as writer:
             while batch := list(islice(pairs, BATCH)):
-                rows = list(self.batch(batch, made))
+                rows = [row for at in range(0, len(batch), TOKENIZED) for row in self.batch(batch[at:at+TOKENIZED], made)]
                 if rows:
                     writer.write(columns(rows))
-                bar.update(len(batch))
         return made
 
-    def batch(self, batch: list[tuple[Any, Record]], made: Encoded) -> Iterator[Row]:
+    def batch(self, batch: list[tuple[Any, int]], made: Counts) -> Iterator[Row]:
         """The rows of one batch that stay, counted in `made`."""
-        rendered: list[tuple[str, Rendered, Record]] = []
-        for (place, messages), record in batch:
+        rendered: list[tuple[str, Rendered, int]] = []
+        for (place, messages), number in batch:
             text = self.render(messages, place, made)
             if text is not None:
-                rendered.append((place, text, record))
+                rendered.append((place, text, number))
         found = self.encoder([text for _, text, _ in rendered])
-        for (place, text, record), tokens in zip(rendered, found, strict=True):
+        for (place, text, number), tokens in zip(rendered, found, strict=True):
             row = self.row(place, text, tokens)
             if isinstance(row, Left):
                 made.dropped[row.reason] += 1
             else:
-                made.add(row, record)
+                made.add(row, number)
                 yield row
 
     def row(self, place: str, text: Rendered, tokens: Tokens) -> Row | Left:
@@ -103,8 +100,10 @@ class Encode:
             return Left("no_loss_token")
         return one_bos(row, self.encoder.bos, self.encoder.bos_text) if isinstance(row, Row) else row
 
-    def render(self, messages: list[Message], place: str, made: Encoded) -> Rendered | None:
-        made.special_in_text += any(self.special.search(message["content"]) is not None for message in messages)
+    def render(self, messages: list[Message], place: str, made: Counts) -> Rendered | None:
+        made.special_in_text += any(
+            self.special.search(message.get("content") or "") is not None for message in messages
+        )
         try:
             return self.renderer(messages, place)
         except RefusedError as error:
@@ -113,15 +112,27 @@ class Encode:
             return None
 
 
-def columns(rows: list[Row]) -> dict[str, list[Any]]:
+def columns(rows: list[Row]) -> dict[str, Any]:
     """The batch by column, as the store names them."""
+    lengths = [len(row.ids) for row in rows]
+    ids = np.frombuffer(b"".join([packed(row.ids) for row in rows]), np.int32)
     return {
-        "input_ids": [row.ids for row in rows],
-        "labels": [row.labels for row in rows],
-        "length": [len(row.ids) for row in rows],
+        "input_ids": ragged(ids, lengths),
+        "labels": ragged(labels(rows, ids), lengths),
+        "length": lengths,
         "loss_tokens": [row.loss_tokens for row in rows],
         "prompt_len": [row.prompt_len for row in rows],
         "id": [row.id for row in rows],
         "prompt": [row.prompt for row in rows],
         "completion": [row.completion for row in rows],
     }
+
+
+def labels(rows: list[Row], ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Those of all rows, whose `ids` stand in one array."""
+    found, at = np.full_like(ids, IGNORED), 0
+    for row in rows:
+        for begin, stop in row.learned:
+            found[at + begin : at + stop] = ids[at + begin : at + stop]
+        at += len(row.ids)
+    return found

@@ -14,22 +14,42 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Row:
-    """`labels` are not shifted; `prompt_len` is the index of the last answer's first token, `end` its end token."""
+    """`learned` are the tokens that count in the loss, as pairs of the first and the one behind the last, in order.
+
+    `prompt_len` is the index of the last answer's first token, `end` its end token. `cut` tokens of the prompt are
+    gone; `bos_added`: the begin token is the tokenizer's and not the template's.
+    """
 
     id: str
     ids: list[int]
-    labels: list[int]
+    learned: tuple[tuple[int, int], ...]
     prompt_len: int
     prompt: str
     completion: str
     end: str
     apart: bool = False
-    truncated: bool = False
+    cut: int = 0
+    bos_added: bool = False
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids that count, not shifted, and IGNORED for the others."""
+        found = [IGNORED] * len(self.ids)
+        for begin, stop in self.learned:
+            found[begin:stop] = self.ids[begin:stop]
+        return found
 
     @property
     def loss_tokens(self) -> int:
         """Labels that count; the first is never predicted, as nothing stands before it."""
-        return len(self.labels) - self.labels.count(IGNORED) - (self.labels[0] != IGNORED)
+        return sum([stop - max(begin, 1) for begin, stop in self.learned if stop > 1])
+
+    def without(self, start: int, stop: int, prompt: str) -> Row:
+        """The row without tokens `start` to `stop`, which are of its prompt; `prompt` is the text that is left."""
+        ids, gone = self.ids[:start] + self.ids[stop:], stop - start
+        moved = [[at if at <= start else max(start, at - gone) for at in pair] for pair in self.learned]
+        learned = tuple((begin, end) for begin, end in moved if begin < end)
+        return replace(self, ids=ids, learned=learned, prompt_len=self.prompt_len - gone, prompt=prompt)
 
 
 class Labeller:
@@ -40,18 +60,18 @@ class Labeller:
 
     def __call__(self, row: Rendered, tokens: Tokens, place: str) -> Row:
         """The row up to its last answer's end token, which is appended where the template writes none."""
-        last = row.answers[-1]
+        *others, last = row.answers
         first, stop, ended = self.answer(row, tokens, last)
-        ids = tokens.ids[:stop]
-        labels = list(ids) if self.train_on == "all" else [IGNORED] * len(ids)
-        for span in row.answers:
-            begin, end, _ = self.answer(row, tokens, span)
-            labels[begin:end] = ids[begin:end]
+        ids = tokens.ids if stop == len(tokens.ids) else tokens.ids[:stop]
         text_end = tokens.chars(stop - 1)[0] if ended else last.start + len(row.text[last.start : last.end].rstrip())
         if not ended:
-            ids, labels = [*ids, self.eos()], [*labels, self.eos()]
+            ids = [*ids, self.eos()]
+        learned = [(0, len(ids))] if self.train_on == "all" else [(first, len(ids))]
+        if others and self.train_on == "assistant":
+            learned[:0] = [self.answer(row, tokens, span)[:2] for span in others]
         prompt, completion = row.text[: last.start], row.text[last.start : text_end]
-        return Row(place, ids, labels, first, prompt, completion, self.encoder.name(ids[-1]), tokens.apart)
+        name = self.encoder.name(ids[-1])
+        return Row(place, ids, tuple(learned), first, prompt, completion, name, tokens.apart, bos_added=row.bos_added)
 
     def answer(self, row: Rendered, tokens: Tokens, span: Span) -> tuple[int, int, bool]:
         """First token, the one behind the last, and whether that last one is an end token."""
@@ -77,6 +97,4 @@ def one_bos(row: Row, bos: int | None, text: str) -> Row:
     """The row without the second of two begin tokens in front: one came from the template, one from the data."""
     if bos is None or row.ids[:2] != [bos] * 2 or row.prompt_len < 2:
         return row
-    return replace(
-        row, ids=row.ids[1:], labels=row.labels[1:], prompt_len=row.prompt_len - 1, prompt=row.prompt.removeprefix(text)
-    )
+    return row.without(0, 1, row.prompt.removeprefix(text))

@@ -42,11 +42,4 @@ def cut(row: Row, tokens: Tokens, start: int, stop: int) -> Row:
     """The row without tokens `start` to `stop` of its prompt."""
     head = row.prompt[: tokens.chars(start - 1)[1]] if start else ""
     rest = row.prompt[tokens.chars(stop)[0] :] if stop < row.prompt_len else ""
-    return replace(
-        row,
-        ids=row.ids[:start] + row.ids[stop:],
-        labels=row.labels[:start] + row.labels[stop:],
-        prompt_len=row.prompt_len - (stop - start),
-        prompt=head + rest,
-        truncated=True,
-    )
+    return replace(row.without(start, stop, head + rest), cut=row.cut + stop - start)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, Undefined, UndefinedError
@@ -36,6 +38,7 @@ def environment() -> Environment:
     env.filters["tojson"] = tojson
     env.filters["whole"] = whole
     env.filters["without"] = without
+    env.filters["mentions"] = mentions
     return env
 
 
@@ -71,11 +74,24 @@ def without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in names}
 
 
-class Template:
-    """One template or expression of the recipe; `pointer` names it in messages."""
+def mentions(value: Any, *words: str) -> bool:
+    """Whether a word (or phrase) stands whole in the text, in any case; of an object or list in its JSON."""
+    text = value if isinstance(value, str) else str(value) if isinstance(value, Undefined) else tojson(value)
+    return whole_words(words).search(text) is not None
 
-    def __init__(self, text: str, pointer: str, *, expression: bool = False) -> None:
-        self.pointer = pointer
+
+@lru_cache(maxsize=64)
+def whole_words(words: tuple[str, ...]) -> re.Pattern[str]:
+    if not words or not all(isinstance(word, str) and word.strip() for word in words):
+        raise ValueError("mentions wants words, for example mentions('exploit', 'malware')")
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+
+
+class Template:
+    """One template or expression of the recipe; `pointer` names it in messages, `wants` says what rows should be."""
+
+    def __init__(self, text: str, pointer: str, *, expression: bool = False, wants: str | None = None) -> None:
+        self.pointer, self.wants = pointer, f"; {wants}" if wants else ""
         env = environment()
         try:
             self.call: Callable[..., Any] = (
@@ -91,7 +107,9 @@ class Template:
             return str(value) if isinstance(value, Undefined) else value
         except UndefinedError as error:
             found = ", ".join(str(name) for name in fields if name != "row")
-            raise DataError(f"{self.pointer}: {error.message} (row {place})", f"fields found: {found}") from error
+            raise DataError(
+                f"{self.pointer}: {error.message} (row {place})", f"fields found: {found}{self.wants}"
+            ) from error
         except SecurityError as error:
             raise DataError(f"{self.pointer}: {error}", "templates may read fields and nothing else") from error
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:

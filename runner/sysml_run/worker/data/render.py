@@ -1,101 +1,89 @@
-"""A conversation as text, through a chat template, with the character spans of its answers.
-
-Where an answer stands is found by rendering twice: everything before it with the generation prompt, and everything up
-to it. A template whose longer rendering does not begin with the shorter one has no such spans and is refused.
-"""
+"""A conversation as text, through a chat template, with the character spans of its answers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sysml_run.errors import DataError
-
+from .chat import Chat, RefusedError
 from .rowtypes import Message
+from .spans import Span, answers
 
-
-@dataclass(frozen=True)
-class Span:
-    """An answer's characters with end token and what the template puts behind it; `content` is its own text."""
-
-    start: int
-    end: int
-    content: str
+__all__ = ["RefusedError", "Rendered", "Renderer", "Span"]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """`tail` is the character where the last message before the last answer ends: headers of the answer follow it."""
+    """The text ends with the last answer, without white space that a template puts behind it.
+
+    `tail` is the character where the last message before the last answer ends: headers of the answer follow it.
+
+    `bos_added` tells that the template wrote no begin token and the tokenizer's own stands in front.
+    """
 
     text: str
     answers: tuple[Span, ...]
     tail: int
-
-
-class RefusedError(Exception):
-    """The template itself refused the conversation."""
+    bos_added: bool = False
 
 
 class Renderer:
-    """`template` is `tokenizer` (the tokenizer's own) or the text of a Jinja chat template."""
+    """`template` is `tokenizer` (the tokenizer's own), a name, or the text of a Jinja chat template. DataError."""
 
     def __init__(self, tokenizer: Any, template: str, train_on: str) -> None:
-        self.tokenizer, self.train_on = tokenizer, train_on
-        self.template = None if template == "tokenizer" else template
-        if self.template is None and not tokenizer.chat_template:
-            hint = "write a Jinja chat template in prompt.template, or name a tokenizer with one in model.tokenizer"
-            raise DataError("prompt.template: the tokenizer has no chat template of its own", hint)
-        if self.template is not None and "{" not in self.template:
-            message = f"prompt.template {template!r} is neither tokenizer nor the text of a template"
-            raise DataError(message, "use tokenizer, or write the Jinja chat template itself")
+        self.chat, self.train_on = Chat(tokenizer, template), train_on
 
     def __call__(self, messages: list[Message], place: str) -> Rendered:
-        """Render a conversation that ends in an answer.
+        """Render a conversation that ends in an answer; a first message of role `tools` holds the tools.
 
-        RefusedError where the template raises, DataError where it is not prefix-stable.
+        RefusedError where the template raises, DataError where the answers' spans cannot be told.
         """
-        text = self.text(messages, False)
-        last = len(messages) - 1
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        asked = turns if self.train_on == "assistant" else [last]
-        spans = tuple(self.span(messages, i, text, place) for i in asked)
-        return Rendered(text, spans, tail_of(text[: spans[-1].start], messages[:last]))
+        turns, tools = self.chat.shaped(messages)
+        if [turn["role"] for turn in turns] == ["assistant"]:
+            return self.whole(str(turns[0]["content"]))
+        apart = self.chat.turns(turns, tools)
+        own = apart.text(len(turns)) if apart else self.chat.rendered(turns, tools)
+        check_tools(own, turns, tools or [])
+        front, last = self.chat.front(own), len(turns) - 1
 
-    def span(self, messages: list[Message], number: int, text: str, place: str) -> Span:
-        prefix = self.text(messages[:number], True) if number else ""
-        upto = text if number == len(messages) - 1 else self.text(messages[: number + 1], False)
-        if not upto.startswith(prefix) or not text.startswith(upto):
-            raise unstable(prefix, upto, text, place)
-        return Span(len(prefix), len(upto), messages[number]["content"])
+        def render(some: list[Message], *, generation: bool = False) -> str:
+            text = self.chat.rendered(some, tools, generation=generation)
+            return self.chat.front(text) + text
 
-    def text(self, messages: list[Message], generation: bool) -> str:
-        from jinja2 import TemplateError
+        def start(count: int, *, generation: bool = False) -> str:
+            if not apart or not count:
+                return render(turns[:count], generation=generation)
+            text = apart.text(count, generation=generation)
+            return self.chat.front(text) + text
 
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, chat_template=self.template, tokenize=False, add_generation_prompt=generation
-                )
-            )
-        except (TemplateError, TypeError, ValueError, LookupError) as error:
-            raise RefusedError(f"{type(error).__name__}: {error}") from error
+        every = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("train", True)]
+        asked = every if self.train_on == "assistant" else [last]
+        *others, final = answers(render, start, turns, asked, front + own, place)
+        text = (front + own)[: final.start]
+        tail, text = tail_of(text, turns[:last]), text + (front + own)[final.start :].rstrip()
+        return Rendered(text, (*others, replace(final, end=len(text))), tail, bool(front))
+
+    def whole(self, content: str) -> Rendered:
+        """An answer to nothing: a text, which no template shapes, between begin and end token."""
+        front = self.chat.begun(content)
+        text, start = front + content + self.chat.end, len(front.rstrip())  # the space behind it is its first word's
+        return Rendered(text, (Span(start, len(text), content),), start, bool(front))
+
+
+def check_tools(text: str, turns: list[Message], tools: list[Any]) -> None:
+    """RefusedError where the template leaves tools or calls unsaid, as those that know no tools do in silence."""
+    called = [call["function"]["name"] for turn in turns for call in turn.get("tool_calls", ())]
+    if not called and not tools:
+        return
+    names = Counter([*called, *(tool["function"]["name"] for tool in tools)])
+    unsaid = [name for name, count in names.items() if text.count(name) < count]
+    if unsaid:
+        raise RefusedError(f"the template does not write out tools and their calls ({unsaid[0]}); use one that does")
 
 
 def tail_of(prefix: str, before: list[Message]) -> int:
     """Where the content of the last message before the answer ends in the rendered prompt."""
-    content = before[-1]["content"].strip() if before else ""
+    content = str(before[-1].get("content", "")).strip() if before else ""
     found = prefix.rfind(content) if content else -1
     return found + len(content) if found >= 0 else len(prefix)
-
-
-def unstable(prefix: str, upto: str, text: str, place: str) -> DataError:
-    """What to tell the user about a template without answer spans."""
-    shorter, longer = (prefix, upto) if not upto.startswith(prefix) else (upto, text)
-    at = next(
-        (i for i, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), min(len(shorter), len(longer))
-    )
-    message = (
-        "prompt.template is not prefix-stable: it renders the start of a conversation otherwise once more follows "
-        f"(row {place}; {shorter[at : at + 30]!r} became {longer[at : at + 30]!r})"
-    )
-    return DataError(message, "use train_on: completion, or a template that renders each turn by itself")

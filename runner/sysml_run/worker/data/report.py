@@ -2,112 +2,167 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from .encode import Encoded
-from .intake import Intake
-from .store import SPLITS
+import numpy as np
+from numpy.typing import NDArray
+
+from sysml_run.recipe import Recipe
+
+from .chunks import Encoded
+from .columns import Columns, Ints, same
+from .intake import Found
+from .split import SIDES, Sides
 
 BINS = 24
+KINDS = ("exact", "masked")
 
 
-def make(intake: Intake, encoded: Encoded, sides: Sequence[str]) -> dict[str, Any]:
-    """The whole report; JSON values only. `rows.read` = `rows.kept` + all of `rows.dropped`."""
-    numbers = {name: [i for i, side in enumerate(sides) if side == name] for name in SPLITS}
+def make(recipe: Recipe, found: Found, encoded: Encoded, columns: Columns, sides: Sides, times: Ints) -> dict[str, Any]:
+    """The whole report; JSON values only. `rows.read` = `rows.kept` + all of `rows.dropped`.
+
+    Counts of a split are of rows as they are trained on: a row that is drawn twice counts twice.
+    """
+    entries = {name: np.repeat(rows, times[rows]) for name, rows in numbers(sides, sides >= 0).items()}
+    kept = numbers(sides, times > 0)
+    digests = {kind: same(getattr(columns, kind)) for kind in KINDS}
     report: dict[str, Any] = {
-        "rows": {"read": intake.read, "kept": len(sides), "dropped": dict(intake.dropped + encoded.dropped)},
-        "files": intake.files,
-        "splits": {name: facts(encoded, rows) for name, rows in numbers.items()},
-        "lengths": histograms({name: [encoded.lengths[i] for i in rows] for name, rows in numbers.items()}),
-        "duplicates": {kind: copies(keys(encoded, kind, range(len(sides)))) for kind in ("exact", "masked")},
-        "leakage": {name: leakage(encoded, numbers["train"], numbers[name]) for name in ("validation", "test")},
-        "balance": balance(intake.fields, encoded, sides),
-        "end_tokens": dict(encoded.end_tokens),
-        "tokenized_apart": encoded.tokenized_apart,
-        "special_in_text": encoded.special_in_text,
-        "example": encoded.example,
+        "rows": {"read": found.read, "kept": int((times > 0).sum()), "dropped": dict(sorted(found.dropped.items()))},
+        "files": found.files,
+        "splits": {name: facts(encoded, rows) for name, rows in entries.items()},
+        "lengths": histograms({name: encoded.array("lengths")[rows] for name, rows in entries.items()}),
+        "duplicates": {kind: copies(names[times > 0]) for kind, names in digests.items()},
+        "leakage": leakage(digests, kept) | {"random_split": leakage(digests, at_random(recipe.seed, kept))},
+        "balance": balance(found, columns, entries),
+        "weights": weights(recipe, columns, sides, times),
+        "where": found.where,
+        "routes": found.routes,
+        "redacted": found.redacted,
+        "refs": dict(found.refs),
+        "end_tokens": dict(encoded.total("end_tokens")),
+        "tokenized_apart": encoded.count("tokenized_apart"),
+        "bos_added": encoded.count("bos_added"),
+        "special_in_text": encoded.count("special_in_text"),
+        "example": encoded.first("example"),
     }
-    report["warnings"] = list(warnings(report, encoded.refusal))
+    report["warnings"] = list(warnings(report, encoded.first("refusal")))
     return report
 
 
-def facts(encoded: Encoded, rows: Sequence[int]) -> dict[str, Any]:
+def numbers(sides: Sides, of: NDArray[np.bool_]) -> dict[str, Ints]:
+    """Numbers of the rows of each side."""
+    return {name: np.flatnonzero(of & (sides == code)) for code, name in enumerate(SIDES)}
+
+
+def facts(encoded: Encoded, rows: Ints) -> dict[str, Any]:
     """Token counts of one split; shares are 0..1."""
-    lengths = sorted(encoded.lengths[i] for i in rows)
-    total, prompt = sum(lengths), sum(encoded.prompt_lens[i] for i in rows)
+    lengths, loss, cut = (encoded.array(name)[rows] for name in ("lengths", "loss_tokens", "cut"))
+    total, prompt = int(lengths.sum()), int(encoded.array("prompt_lens")[rows].sum())
+    truncated = int((cut > 0).sum())
     return {
         "rows": len(rows),
-        "tokens": {"p50": rank(lengths, 0.5), "p95": rank(lengths, 0.95), "max": rank(lengths, 1.0), "total": total},
-        "truncated": sum(encoded.truncated[i] for i in rows),
-        "loss_tokens": sum(encoded.loss_tokens[i] for i in rows),
-        "prompt_share": round(prompt / total, 4) if total else 0.0,
+        "tokens": ranks(lengths) | {"total": total},
+        "truncated": truncated,
+        "truncated_share": share(truncated, len(rows)),
+        "cut_tokens": int(cut.sum()),
+        "loss_tokens": int(loss.sum()),
+        "loss": ranks(loss),
+        "prompt_share": share(prompt, total),
         "answer_share": round(1 - prompt / total, 4) if total else 0.0,
     }
 
 
-def rank(ordered: Sequence[int], share: float) -> int:
-    """Percentile by nearest rank; 0 of nothing."""
-    return ordered[max(0, -int(-len(ordered) * share // 1) - 1)] if ordered else 0
+def share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
 
 
-def histograms(lengths: dict[str, list[int]]) -> dict[str, Any]:
+def ranks(values: Ints) -> dict[str, int]:
+    """Percentiles by nearest rank; 0 of nothing."""
+    ordered = np.sort(values)
+    return {name: rank(ordered, part) for name, part in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))}
+
+
+def rank(ordered: Ints, part: float) -> int:
+    return int(ordered[max(0, -int(-len(ordered) * part // 1) - 1)]) if len(ordered) else 0
+
+
+def histograms(lengths: dict[str, Ints]) -> dict[str, Any]:
     """Rows by length, in at most 24 bins that all splits share."""
-    longest = max((max(values, default=0) for values in lengths.values()), default=0)
+    longest = max(int(values.max(initial=0)) for values in lengths.values())
     width = max(1, -(-(longest + 1) // BINS))
-    edges = [width * i for i in range(longest // width + 2)]
-    found = {name: Counter(value // width for value in values) for name, values in lengths.items()}
-    return {name: {"edges": edges, "counts": [bins[i] for i in range(len(edges) - 1)]} for name, bins in found.items()}
+    count = longest // width + 1
+    edges = [width * i for i in range(count + 1)]
+    return {
+        name: {"edges": edges, "counts": np.bincount(values // width, minlength=count).tolist()}
+        for name, values in lengths.items()
+    }
 
 
-def keys(encoded: Encoded, kind: str, rows: Iterable[int]) -> list[bytes]:
-    return [getattr(encoded.records[i], kind) for i in rows]
-
-
-def copies(found: list[bytes]) -> int:
+def copies(names: Ints) -> int:
     """Rows that repeat an earlier one."""
-    return len(found) - len(set(found))
+    return len(names) - len(np.unique(names))
 
 
-def leakage(encoded: Encoded, train: Sequence[int], held: Sequence[int]) -> dict[str, Any]:
+def leakage(digests: dict[str, Ints], rows: dict[str, Ints]) -> dict[str, dict[str, Any]]:
     """Held-out rows whose text stands in training too: word for word, and with numbers and hex masked."""
-    result: dict[str, Any] = {}
-    for kind in ("exact", "masked"):
-        seen = set(keys(encoded, kind, train))
-        result[kind] = sum(key in seen for key in keys(encoded, kind, held))
-        result[f"{kind}_share"] = round(result[kind] / len(held), 4) if held else 0.0
+    result: dict[str, dict[str, Any]] = {}
+    for name in SIDES[1:]:
+        found = {kind: int(np.isin(of[rows[name]], of[rows["train"]]).sum()) for kind, of in digests.items()}
+        result[name] = found | {f"{kind}_share": share(count, len(rows[name])) for kind, count in found.items()}
     return result
 
 
-def balance(fields: Sequence[str], encoded: Encoded, sides: Sequence[str]) -> dict[str, Any]:
+def at_random(seed: int, rows: dict[str, Ints]) -> dict[str, Ints]:
+    """Sides of the same sizes, drawn without regard to content."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(np.concatenate(list(rows.values())))
+    parts = np.split(order, np.cumsum([len(each) for each in rows.values()])[:-1])
+    return dict(zip(rows, parts, strict=True))
+
+
+def balance(found: Found, columns: Columns, entries: dict[str, Ints]) -> dict[str, Any]:
     """Rows of each value of each field, split by split; a field that no row has is left out."""
-    found: dict[str, Any] = {}
-    for column, name in enumerate(fields):
-        counts: dict[str, Counter[str]] = {}
-        for record, side in zip(encoded.records, sides, strict=True):
-            value = record.values[column]
-            if value is not None:
-                counts.setdefault(value, Counter())[side] += 1
-        if counts:
-            order = sorted(counts, key=lambda value: -counts[value].total())
-            found[name] = {value: {split: counts[value][split] for split in SPLITS} for value in order}
-    return found
+    result: dict[str, Any] = {}
+    for column, (field, names) in enumerate(found.names.items()):
+        codes = columns.values[:, column]
+        counts = {
+            name: np.bincount(codes[rows][codes[rows] >= 0], minlength=len(names)) for name, rows in entries.items()
+        }
+        total = sum(counts.values(), np.zeros(len(names), np.int64))
+        order = [code for code in np.argsort(-total, kind="stable").tolist() if total[code]]
+        if order:
+            result[field] = {names[code]: {name: int(each[code]) for name, each in counts.items()} for code in order}
+    return result
+
+
+def weights(recipe: Recipe, columns: Columns, sides: Sides, times: Ints) -> list[dict[str, Any]]:
+    """Of each dataset whose weight is not 1: training rows, and how many stand there once they are drawn."""
+    return [
+        {"dataset": number, "weight": dataset.weight, "rows": int(mine.sum()), "drawn": int(times[mine].sum())}
+        for number, dataset in enumerate(recipe.datasets)
+        if dataset.weight != 1
+        for mine in [(columns.dataset == number) & (sides == 0)]
+    ]
 
 
 def warnings(report: dict[str, Any], refusal: str | None) -> Iterable[str]:
     """What a reader of the report should not miss."""
-    kept = report["rows"]["kept"]
+    drawn = sum(split["rows"] for split in report["splits"].values())
     cut = sum(split["truncated"] for split in report["splits"].values())
-    if cut > kept / 10:
-        yield f"{cut} of {kept} rows are cut to prompt.sequence_len"
-    for name, found in report["leakage"].items():
+    if cut > drawn / 10:
+        yield f"{cut} of {drawn} rows are cut to prompt.sequence_len"
+    for name in SIDES[1:]:
+        found = report["leakage"][name]
         if found["masked"] and report["splits"][name]["rows"]:
-            share = f"{found['masked_share']:.0%}"
-            yield f"{share} of {name} rows stand in training but for numbers and hex; group_by: masked_text parts them"
+            part = f"{found['masked_share']:.0%}"
+            yield f"{part} of {name} rows stand in training but for numbers and hex; group_by: masked_text parts them"
     for field, values in report["balance"].items():
         if len(values) == 1:
             yield f"every row has the same {field}: {next(iter(values))}"
+    refs = report["refs"]
+    if refs.get("missing"):
+        total = sum(refs.values())
+        yield f"{refs['missing']} of {total} refs of correlations name findings that are not in their batch"
     if report["special_in_text"]:
         yield f"{report['special_in_text']} rows spell special tokens in their text, which the tokenizer reads as such"
     if report["tokenized_apart"]:

@@ -9,93 +9,105 @@ from typing import Any
 from sysml_run.errors import DataError
 from sysml_run.recipe import Dataset, DatasetMap
 
-from .sysscan import findings, observation
-
-Message = dict[str, Any]
-
-FINDING = DatasetMap(
-    system="You are a local security analyst.",
-    prompt="Assess this finding. Answer with JSON: severity and risk_score.\n{{ finding | tojson }}",
-    completion="{{ {'severity': severity, 'risk_score': risk_score | whole} | tojson }}",
-)
-PROMPT_COMPLETION = DatasetMap(system=None, prompt="{{ prompt }}", completion="{{ completion }}")
-OWN = DatasetMap(system=None, prompt=None, completion=None)
-ROLES = frozenset({"system", "user", "assistant", "tool"})
+from . import presets, sysscan, turns
+from .turns import Message as Message
 
 
 @dataclass(frozen=True)
 class RowType:
-    """`rows` finds rows in a JSON value; `turns` reads a row that already is a conversation (None: use the map)."""
+    """One type. `wants` says what a row is, for messages; `rows` finds rows in a JSON value.
 
+    `extra` adds fields for templates. `turns` reads a row that already is a conversation (None: use the map), `before`
+    gives the turns ahead of the mapped ones, and `parts` names fields that the user turn keeps apart for a template
+    that sets them apart (Alpaca's). A type that is `whole` has rows that are all answer.
+    """
+
+    wants: str
     map: DatasetMap
     rows: Callable[[Any, str], Iterator[Any]]
     extra: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: {}
     turns: Callable[[dict[str, Any]], list[Message] | None] = lambda row: None
+    before: Callable[[dict[str, Any]], list[Message]] = lambda row: []
+    parts: tuple[str, ...] = ()
+    whole: bool = False
 
 
-class BadMessagesError(Exception):
-    """A conversation that is not a list of known roles with text."""
-
-
-def plain_rows(*needed: str) -> Callable[[Any, str], Iterator[Any]]:
-    """Rows are the items of a list, or the document itself where it has one of the `needed` fields."""
+def plain_rows(*known: str) -> Callable[[Any, str], Iterator[Any]]:
+    """Rows are the items of a list, or the document itself where it has one of the `known` fields."""
 
     def rows(value: Any, name: str) -> Iterator[Any]:
         if isinstance(value, list):
             yield from value
-        elif isinstance(value, dict) and (not needed or any(field in value for field in needed)):
+        elif isinstance(value, dict) and (not known or any(field in value for field in known)):
             yield value
 
     return rows
 
 
-def messages(row: dict[str, Any]) -> list[Message]:
-    return conversation(row.get("messages"))
-
-
-def prompt_and_completion(row: dict[str, Any]) -> list[Message] | None:
-    """Lists of messages joined; None where both are text, which the map then prints."""
-    prompt, completion = row.get("prompt"), row.get("completion")
-    if not isinstance(prompt, list) and not isinstance(completion, list):
-        return None
-    return conversation(as_turns(prompt, "user") + as_turns(completion, "assistant"))
-
-
-def as_turns(value: Any, role: str) -> list[Any]:
-    return value if isinstance(value, list) else [{"role": role, "content": value}]
-
-
-def conversation(value: Any) -> list[Message]:
-    """The messages with their text in one piece; BadMessagesError where that is not what they are."""
-    if not isinstance(value, list) or not value:
-        raise BadMessagesError
-    return [message(item) for item in value]
-
-
-def message(item: Any) -> Message:
-    if not isinstance(item, dict) or item.get("role") not in ROLES:
-        raise BadMessagesError
-    content = item.get("content")
-    if isinstance(content, list):
-        content = "".join(text_part(part) for part in content)
-    if content is None and item.get("tool_calls"):
-        content = ""
-    if not isinstance(content, str):
-        raise BadMessagesError
-    return {**item, "content": content}
-
-
-def text_part(part: Any) -> str:
-    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise BadMessagesError
-    return str(part["text"])
-
-
 ROW_TYPES = {
-    "sysscan.finding": RowType(FINDING, findings, lambda row: {"finding": observation(row)}),
-    "prompt_completion": RowType(PROMPT_COMPLETION, plain_rows("prompt", "completion"), turns=prompt_and_completion),
-    "messages": RowType(OWN, plain_rows("messages"), turns=messages),
-    "rows": RowType(OWN, plain_rows()),
+    "sysscan.finding": RowType(
+        "a finding (title, description, severity, risk_score), or a batch of findings",
+        presets.FINDING,
+        sysscan.findings,
+        extra=lambda row: {"finding": sysscan.observation(row)},
+    ),
+    "sysscan.correlation": RowType(
+        "a batch with correlations (each with correlation_refs) and the findings they refer to",
+        presets.CORRELATION,
+        sysscan.correlations,
+        extra=sysscan.correlated,
+    ),
+    "sysscan.report": RowType(
+        "a scanner's report (meta, and results with a list of findings each)",
+        presets.REPORT,
+        sysscan.report,
+        extra=sysscan.reported,
+    ),
+    "sysscan.document": RowType(
+        "an object with one or more of title, description, content, findings",
+        presets.DOCUMENT,
+        plain_rows("title", "description", "content", "findings"),
+        whole=True,
+    ),
+    "alpaca": RowType(
+        "an object with instruction and output (and perhaps input, system, history)",
+        presets.ALPACA,
+        plain_rows("instruction", "output"),
+        before=turns.history,
+        parts=("instruction", "input"),
+    ),
+    "sharegpt": RowType(
+        "an object with conversations, a list of {from, value} (and perhaps system, tools)",
+        presets.OWN,
+        plain_rows("conversations"),
+        turns=turns.sharegpt,
+    ),
+    "messages": RowType(
+        "an object with messages, a list of {role, content} (and perhaps tools)",
+        presets.OWN,
+        plain_rows("messages"),
+        turns=turns.messages,
+    ),
+    "prompt_completion": RowType(
+        "an object with prompt and completion, each text or a list of messages",
+        presets.PROMPT_COMPLETION,
+        plain_rows("prompt", "completion"),
+        turns=turns.prompt_and_completion,
+    ),
+    "text": RowType("an object with text", presets.TEXT, plain_rows("text"), whole=True),
+    "tools": RowType(
+        "an object with tools, and with messages, conversations, or query and answers",
+        presets.OWN,
+        plain_rows("tools"),
+        turns=turns.with_tools,
+    ),
+    "preference": RowType(
+        "an object with chosen and rejected (and perhaps prompt), each text or a list of messages",
+        presets.OWN,
+        plain_rows("chosen", "rejected"),
+        turns=turns.preference,
+    ),
+    "rows": RowType("an object", presets.OWN, plain_rows()),
 }
 
 
@@ -104,6 +116,11 @@ def row_type(dataset: Dataset) -> RowType:
     if dataset.type not in ROW_TYPES:
         raise DataError(f"datasets.type {dataset.type!r} cannot be read", f"readable: {', '.join(ROW_TYPES)}")
     return ROW_TYPES[dataset.type]
+
+
+def preset(name: str) -> DatasetMap:
+    """The templates that the type called `name` brings; None where it has none. KeyError for no type."""
+    return ROW_TYPES[name].map
 
 
 def resolved_map(dataset: Dataset) -> DatasetMap:

@@ -1,99 +1,152 @@
 """Which side each row goes to, decided by content and seed alone.
 
-The rule. Rows that agree in `group_by` form a group; without it each row is one. Groups stand in the order of
-sha256(seed, group key). Each side's quota is divided over the values of `stratify_by` by largest remainder. Test, then
-validation, walk the order and take a whole group whenever that brings the side nearer to its quotas than leaving it, so
-a group that would overshoot by more than it fills is passed over. The rest is training. A row's place in the order
-does not depend on other rows: adding some moves others across only near the end of a side's quota.
+Rows that agree in `group_by` form a group; without it rows of the same text do. A group's place in [0, 1) is
+sha256(seed, group key), which no other row can change. The rules:
+
+- A dataset's `use_as` fixes the side of its rows; the others are divided.
+- A share without `stratify_by` is an interval of places: test the first, validation the next, training the rest. Adding
+  rows moves no other across. The side's size differs from its share by chance: by about sqrt(share x groups).
+- A number of rows, and every share with `stratify_by`, is a quota for each value: groups in the order of their places
+  are taken whenever that brings the side nearer to its quotas. Sizes are exact where groups are small, and adding rows
+  moves a few others near the end of a quota.
+- A side of a share, or training, to which no group falls gets one group of the largest side.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sysml_run.errors import DataError
 from sysml_run.recipe import Split
 
+from .columns import Ints, same
 from .masking import priority
 
-Stratum = Hashable
+SIDES = ("train", "validation", "test")
+HELD = (2, 1)  # test takes its rows before validation does
+Sides = NDArray[np.int8]
 
 
-@dataclass
-class Group:
-    """Rows that stay together, by number, and how many of them each stratum has."""
+@dataclass(frozen=True)
+class Groups:
+    """Groups in the order of their places; `of` is each row's group."""
 
-    rank: tuple[bytes, int]
-    rows: list[int] = field(default_factory=list)
-    strata: Counter[Stratum] = field(default_factory=Counter)
+    of: Ints
+    place: NDArray[np.float64]
 
 
-def assign(split: Split, seed: int, keys: Sequence[bytes], strata: Sequence[Stratum]) -> list[str]:
-    """The side of each row; `keys` are the rows' group keys, `strata` their values of `stratify_by`.
+def assign(
+    split: Split, seed: int, keys: NDArray[np.uint64], strata: NDArray[Any] | None, fixed: Sides | None = None
+) -> Sides:
+    """The side of each row as an index of SIDES; `keys` are digests of the rows' groups.
 
-    DataError where a side that was asked for would be empty, or training would.
+    `strata` are codes of the values of `stratify_by`; `fixed` has -1 where `use_as` says nothing. DataError where a
+    side that was asked for would be empty, or training would.
     """
-    groups = grouped(seed, keys, strata, together=split.group_by is not None)
-    sides = ["train"] * len(keys)
-    totals = Counter(strata)
-    for name, share in (("test", split.test), ("validation", split.validation)):
-        if share:
-            groups = take(name, groups, quotas(share, totals), sides)
-    if "train" not in sides:
-        raise DataError(f"no row is left to train on: {empty_hint(split, len(keys))}", "hold out fewer rows")
-    for name, share in (("validation", split.validation), ("test", split.test)):
-        if share and name not in sides:
-            raise DataError(
-                f"split.{name} would be empty: {empty_hint(split, len(keys))}", "hold out more, or group less"
-            )
+    sides = np.full(len(keys), -1, np.int8) if fixed is None else fixed.copy()
+    rows = np.flatnonzero(sides < 0)
+    if len(rows):
+        sides[rows] = divide(split, seed, keys[rows], None if strata is None else strata[rows])
+    if not (sides == 0).any():
+        raise DataError(f"no row is left to train on: {hint(split, len(keys))}", "hold out fewer rows")
     return sides
 
 
-def grouped(seed: int, keys: Sequence[bytes], strata: Sequence[Stratum], *, together: bool) -> list[Group]:
-    """Groups in their order; equal rows that need not stay together follow each other as they came."""
-    groups: dict[bytes | tuple[bytes, int], Group] = {}
-    for number, (key, stratum) in enumerate(zip(keys, strata, strict=True)):
-        name = key if together else (key, number)
-        group = groups.setdefault(name, Group((priority(seed, key), 0 if together else number)))
-        group.rows.append(number)
-        group.strata[stratum] += 1
-    return sorted(groups.values(), key=lambda group: group.rank)
+def divide(split: Split, seed: int, keys: NDArray[np.uint64], strata: NDArray[Any] | None) -> Sides:
+    groups = grouped(seed, keys, strata, together=split.group_by is not None)
+    taken = np.zeros(len(groups.place), np.int8)
+    shares = {2: split.test, 1: split.validation}
+    by_place = [side for side in HELD if strata is None and 0 < shares[side] < 1]
+    low = 0.0
+    for side in by_place:
+        taken[(groups.place >= low) & (groups.place < low + shares[side])] = side
+        low += shares[side]
+    at_least_one(taken, by_place)
+    codes = np.zeros(len(keys), np.int64) if strata is None else strata
+    for side in HELD:
+        if shares[side] and side not in by_place:
+            totals = Counter(dict(enumerate(np.bincount(codes).tolist())))
+            fill(side, taken, Contents(groups, codes), quotas(shares[side], totals))
+        if shares[side] and side not in taken:
+            message = f"split.{SIDES[side]} would be empty: {hint(split, len(keys))}"
+            raise DataError(message, "hold out more, or group less")
+    return taken[groups.of]
 
 
-def quotas(share: float, totals: Counter[Stratum]) -> Counter[Stratum]:
-    """Rows a side should have of each stratum: a share below 1, a number of rows from 1 on."""
+def grouped(seed: int, keys: NDArray[np.uint64], strata: NDArray[Any] | None, *, together: bool) -> Groups:
+    """Groups with their places; with strata, equal rows that need not stay together are groups of their own."""
+    names = same(keys)
+    representative = np.unique(names, return_index=True)[1]
+    ranks = [int.from_bytes(priority(seed, keys[row].tobytes())[:8]) for row in representative.tolist()]
+    rank = np.array(ranks, np.uint64)
+    if not together and strata is not None:
+        names, rank = np.arange(len(keys)), rank[names]
+    order = np.argsort(rank, kind="stable")
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    return Groups(position[names], rank[order] / 2.0**64)
+
+
+def at_least_one(taken: Sides, held: list[int]) -> None:
+    """Give training and each of these sides that has no group one of the largest side: the last, or else the first."""
+    for side in (0, *held):
+        counts = np.bincount(taken, minlength=len(SIDES))
+        if not counts[side] and counts.max() > 1:
+            most = np.flatnonzero(taken == counts.argmax())
+            taken[most[-1] if side == 0 else most[0]] = side
+
+
+def quotas(share: float, totals: Counter[int]) -> Counter[int]:
+    """Rows a side should have of each stratum: a share below 1, a number of rows from 1 on; by largest remainder."""
     rows = totals.total()
     wanted = min(rows, round(share) if share >= 1 else max(1, math.floor(share * rows + 0.5)))
     exact = {stratum: wanted * count / rows for stratum, count in totals.items()}
     found = Counter({stratum: math.floor(value) for stratum, value in exact.items()})
-    by_rest = sorted(exact, key=lambda stratum: (math.floor(exact[stratum]) - exact[stratum], str(stratum)))
+    by_rest = sorted(exact, key=lambda stratum: (math.floor(exact[stratum]) - exact[stratum], stratum))
     found.update(by_rest[: wanted - found.total()])
     return found
 
 
-def take(name: str, groups: list[Group], need: Counter[Stratum], sides: list[str]) -> list[Group]:
-    """Give groups to the side `name` until its needs are met; the groups that are left."""
-    left, open_strata = [], sum(count > 0 for count in need.values())
-    for group in groups:
-        if not open_strata or change(group, need) >= 0:
-            left.append(group)
+class Contents:
+    """How many rows of each stratum every group has, in three flat lists."""
+
+    def __init__(self, groups: Groups, codes: NDArray[Any]) -> None:
+        kinds = int(codes.max()) + 1
+        pairs, counts = np.unique(groups.of * kinds + codes, return_counts=True)
+        self.starts = np.searchsorted(pairs, np.arange(len(groups.place) + 1) * kinds).tolist()
+        self.strata, self.counts = (pairs % kinds).tolist(), counts.tolist()
+
+    def __call__(self, group: int) -> list[tuple[int, int]]:
+        part = slice(self.starts[group], self.starts[group + 1])
+        return list(zip(self.strata[part], self.counts[part], strict=True))
+
+
+def fill(side: int, taken: Sides, contents: Contents, need: Counter[int]) -> None:
+    """Give free groups to the side, in their order, until its needs are met."""
+    unmet = sum(count > 0 for count in need.values())
+    for group in np.flatnonzero(taken == 0).tolist():
+        if not unmet:
+            return
+        found = contents(group)
+        if change(found, need) >= 0:
             continue
-        for stratum, count in group.strata.items():
-            open_strata -= need[stratum] > 0 >= need[stratum] - count
+        for stratum, count in found:
+            unmet -= need[stratum] > 0 >= need[stratum] - count
             need[stratum] -= count
-        for row in group.rows:
-            sides[row] = name
-    return left
+        taken[group] = side
 
 
-def change(group: Group, need: Counter[Stratum]) -> int:
-    """How much further from its quotas the side would be with this group; below 0 is nearer."""
-    return sum(abs(need[stratum] - count) - abs(need[stratum]) for stratum, count in group.strata.items())
+def change(found: list[tuple[int, int]], need: Counter[int]) -> int:
+    """How much further from its quotas the side would be with a group of these counts; below 0 is nearer."""
+    return sum(abs(need[stratum] - count) - abs(need[stratum]) for stratum, count in found)
 
 
-def empty_hint(split: Split, rows: int) -> str:
+def hint(split: Split, rows: int) -> str:
     by = f" grouped by {split.group_by}" if split.group_by else ""
     return f"{rows} rows{by}, validation {split.validation:g}, test {split.test:g}"

@@ -1,8 +1,9 @@
-"""Rows between two passes, on disk: JSON lines found again by their offset."""
+"""Rows between two passes, on disk: one line of JSON each, found again by its offset."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,10 +11,10 @@ from typing import Any
 
 
 class Spool:
-    """Append with `write`, then `read` by offsets in any order."""
+    """Appends lines to a new file; `close` leaves them on the disk itself."""
 
     def __init__(self, path: Path) -> None:
-        self.file = path.open("w+b")
+        self.file = path.open("wb", buffering=2**20)
         self.end = 0
 
     def __enter__(self) -> Spool:
@@ -22,16 +23,28 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
+        self.close()
 
-    def write(self, value: Any) -> int:
-        """The byte offset of the value."""
+    def close(self) -> None:
+        if not self.file.closed:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+
+    def write(self, line: bytes) -> int:
+        """The byte offset of the line, which is JSON without a line break."""
         offset = self.end
-        self.end += self.file.write(json.dumps(value).encode() + b"\n")
+        self.end += self.file.write(line + b"\n")
         return offset
 
-    def read(self, offsets: Iterable[int]) -> Iterator[Any]:
+
+def read(path: Path, offsets: Iterable[int]) -> Iterator[Any]:
+    """The values at these offsets, in any order."""
+    with path.open("rb", buffering=2**20) as file:
+        at = 0
         for offset in offsets:
-            if self.file.tell() != offset:
-                self.file.seek(offset)
-            yield json.loads(self.file.readline())
+            if at != offset:
+                file.seek(offset)
+            line = file.readline()
+            at = offset + len(line)
+            yield json.loads(line)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sysml_run.prepared import POINTER, REPORT, Prepared
 from sysml_run.rundir import RunDir, read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 ARROW = "data-00000-of-00001.arrow"
-POINTER = "prepared.json"
-REPORT = "report.json"
 COLUMNS = {
     "input_ids": "list",
     "labels": "list",
@@ -25,21 +23,13 @@ COLUMNS = {
     "prompt": "string",
     "completion": "string",
 }
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared set in the cache; `rows` counts each split."""
-
-    key: str
-    path: Path
-    rows: dict[str, int]
-
-    def split(self, name: str) -> Any:
-        """`train`, `validation` or `test` as a memory-mapped `datasets.Dataset` (labels are not shifted)."""
-        import datasets
-
-        return datasets.load_from_disk(str(self.path / name))
+PACKED_COLUMNS = {
+    "input_ids": "list",
+    "labels": "list",
+    "seq_lengths": "list",  # tokens of each row, in order
+    "length": "int32",
+    "loss_tokens": "int32",
+}
 
 
 def load(rundir: RunDir) -> Prepared:
@@ -62,19 +52,19 @@ def arrow() -> Any:
     return pyarrow
 
 
-def schema() -> Any:
+def schema(columns: Mapping[str, str]) -> Any:
     pa = arrow()
     types = {"list": pa.list_(pa.int32()), "int32": pa.int32(), "string": pa.string()}
-    return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    return pa.schema([(name, types[kind]) for name, kind in columns.items()])
 
 
 class Writer:
     """An Arrow stream of the columns; nothing but the batch at hand is in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str] = COLUMNS) -> None:
         pa = arrow()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.schema, self.rows = schema(), 0
+        self.schema, self.rows = schema(columns), 0
         self.stream = pa.ipc.new_stream(str(path), self.schema)
 
     def __enter__(self) -> Writer:
@@ -85,8 +75,17 @@ class Writer:
     ) -> None:
         self.stream.close()
 
-    def write(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        self.write_batch(arrow().record_batch([columns[name] for name in COLUMNS], schema=self.schema))
+    def write(self, columns: Mapping[str, Any]) -> None:
+        """Columns of Python values, or Arrow arrays of the schema's types."""
+        pa = arrow()
+        made = [self.column(columns[field.name], field.type) for field in self.schema]
+        self.write_batch(pa.record_batch(made, schema=self.schema))
+
+    def column(self, values: Any, kind: Any) -> Any:
+        pa = arrow()
+        if isinstance(values, pa.Array):
+            return values
+        return lists(values) if pa.types.is_list(kind) else pa.array(values, kind)
 
     def write_batch(self, batch: Any) -> None:
         self.rows += batch.num_rows
@@ -94,17 +93,41 @@ class Writer:
             self.stream.write_batch(batch)
 
 
-def distribute(rows: Path, sides: Sequence[str], folder: Path, key: str) -> dict[str, int]:
-    """Write row i of the Arrow stream `rows` to the split `sides[i]` under `folder`; the rows of each split."""
+def lists(rows: Sequence[Any]) -> Any:
+    """Rows of numbers (lists, or int32 arrays) as one Arrow array; a third of the time of pyarrow's own way."""
+    import numpy as np
+
+    return ragged(np.frombuffer(b"".join([packed(row) for row in rows]), np.int32), [len(row) for row in rows])
+
+
+def packed(row: Any) -> bytes:
+    """A list or an array of numbers as int32; `struct` takes a third of the time of numpy and `array` for a list."""
+    return struct.pack(f"{len(row)}i", *row) if isinstance(row, list) else bytes(row.tobytes())
+
+
+def ragged(values: Any, lengths: Sequence[int]) -> Any:
+    """An int32 array cut to rows of these lengths, as an Arrow array of lists."""
+    import numpy as np
+
+    pa = arrow()
+    return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths], dtype=np.int32)), pa.array(values))
+
+
+def distribute(chunks: Sequence[Path], sides: Any, times: Any, folder: Path, key: str) -> dict[str, int]:
+    """Write row i of the Arrow streams `chunks` `times[i]` times to the split number `sides[i]`; each split's rows."""
+    import numpy as np
+
     pa = arrow()
     writers = {name: Writer(folder / name / ARROW) for name in SPLITS}
     done = 0
-    with pa.OSFile(str(rows)) as file, pa.ipc.open_stream(file) as stream:
-        for batch in stream:
-            here = sides[done : done + batch.num_rows]
-            done += batch.num_rows
-            for name, writer in writers.items():
-                writer.write_batch(batch.filter(pa.array([side == name for side in here])))
+    for path in chunks:
+        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            for batch in stream:
+                part = slice(done, done + batch.num_rows)
+                done += batch.num_rows
+                for code, writer in enumerate(writers.values()):
+                    rows = np.flatnonzero(sides[part] == code)
+                    writer.write_batch(batch.take(pa.array(np.repeat(rows, times[part][rows]))))
     for name, writer in writers.items():
         writer.stream.close()
         describe(folder / name, f"{key[:16]}-{name}")
@@ -125,18 +148,8 @@ def describe(folder: Path, fingerprint: str) -> None:
 
 
 def seal(folder: Path, key: str, rows: dict[str, int]) -> None:
-    """Record the size of every file, so that `intact` can tell a whole folder."""
+    """Record the size of every file, so that `prepared.intact` can tell a whole folder."""
     sizes = {
         file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
     }
     write_json(folder / POINTER, {"key": key, "rows": rows, "sizes": sizes})
-
-
-def intact(folder: Path) -> Prepared | None:
-    """The prepared set in `folder`, if every file of it is there in its recorded size."""
-    try:
-        value = read_json(folder / POINTER)
-        whole = all((folder / name).stat().st_size == size for name, size in value["sizes"].items())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return Prepared(value["key"], folder, value["rows"]) if whole else None

@@ -16,41 +16,58 @@ from sysml_run.errors import DataError
 
 from .render import Rendered
 
+LEAD = "\n"  # what stands in front of a piece that must not be tokenized as the start of a text
+
 
 @dataclass(frozen=True)
 class Piece:
-    """An encoding that starts at this character and this token of the row."""
+    """An encoding that starts at this character and this token of the row, `lead` tokens of the encoding aside.
+
+    Those stand for the `LEAD` in front of the text, which is no part of the row.
+    """
 
     char: int
     token: int
     encoding: Any
+    lead: int = 0
+
+    def at(self, char: int) -> int:
+        """The row's token that holds the row's character, or the next one where it is in none."""
+        place = char - self.char + bool(self.lead)
+        found = self.encoding.char_to_token(place)
+        if found is None:
+            starts = (start for start, end in self.encoding.offsets if end > start)
+            found = sum(start < place for start in starts)
+        return int(self.token + found - self.lead)
+
+    def chars(self, token: int) -> tuple[int, int]:
+        start, end = self.encoding.token_to_chars(token - self.token + self.lead)
+        first = self.char - bool(self.lead)
+        return first + start, first + end
 
 
 class Tokens:
     """The ids of one row; `apart` when prompt and answers had to be tokenized on their own."""
 
-    def __init__(self, encodings: Sequence[Any], chars: Sequence[int]) -> None:
+    def __init__(self, encodings: Sequence[Any], chars: Sequence[int], leads: Sequence[int] = (0,)) -> None:
         self.ids: list[int] = []
         self.pieces: list[Piece] = []
-        for encoding, char in zip(encodings, chars, strict=True):
-            self.pieces.append(Piece(char, len(self.ids), encoding))
-            self.ids += encoding.ids
+        for encoding, char, lead in zip(encodings, chars, leads, strict=True):
+            self.pieces.append(Piece(char, len(self.ids), encoding, lead))
+            self.ids += encoding.ids[lead:] if lead else encoding.ids
         self.apart = len(self.pieces) > 1
 
     def at(self, char: int) -> int:
         """The token that holds the character, or the next one where it is in none."""
-        piece = next(piece for piece in reversed(self.pieces) if piece.char <= char)
-        found = piece.encoding.char_to_token(char - piece.char)
-        if found is None:
-            starts = (start for start, end in piece.encoding.offsets if end > start)
-            found = sum(start < char - piece.char for start in starts)
-        return int(piece.token + found)
+        if not self.apart:
+            return self.pieces[0].at(char)
+        return next(piece for piece in reversed(self.pieces) if piece.char <= char).at(char)
 
     def chars(self, token: int) -> tuple[int, int]:
         """First character of the token in the row's text, and the one behind its last."""
-        piece = next(piece for piece in reversed(self.pieces) if piece.token <= token)
-        start, end = piece.encoding.token_to_chars(token - piece.token)
-        return piece.char + start, piece.char + end
+        if not self.apart:
+            return self.pieces[0].chars(token)
+        return next(piece for piece in reversed(self.pieces) if piece.token <= token).chars(token)
 
 
 class Encoder:
@@ -67,6 +84,12 @@ class Encoder:
         self.bos_text: str = tokenizer.bos_token or ""
         self.special = {id for id, token in added.items() if token.special and not token.normalized}
         self.added = {id: token.content for id, token in added.items() if token.content.strip()}
+        self.lead = self.prefix()
+
+    def prefix(self) -> list[int]:
+        """Ids of `LEAD` for a tokenizer that puts a space before the first word of a text; none for any other."""
+        lead, word, both = (each.ids for each in self.plain([LEAD, "a", f"{LEAD}a"]))
+        return list(lead) if both != [*lead, *word] and both[: len(lead)] == lead else []
 
     def special_texts(self) -> set[str]:
         """What a special token looks like in text; the tokenizer reads it as one wherever it stands."""
@@ -108,7 +131,11 @@ class Encoder:
         return text[char:start], tokens.ids[first:stop]
 
     def apart(self, row: Rendered) -> Tokens:
-        """The row with every trained answer begun anew."""
+        """The row with every trained answer begun anew, in the middle of a text and not as the start of one."""
         cuts = [0, *(span.start for span in row.answers if span.start)]
         ends = [*cuts[1:], len(row.text)]
-        return Tokens(self.plain([row.text[a:b] for a, b in zip(cuts, ends, strict=True)]), cuts)
+        first, *others = (row.text[a:b] for a, b in zip(cuts, ends, strict=True))
+        plain = self.plain([first, *others])
+        leading = [plain[0], *self.plain([LEAD + text for text in others])]
+        leads = [0] + [len(self.lead) * (each.ids[: len(self.lead)] == self.lead) for each in leading[1:]]
+        return Tokens([b if lead else a for a, b, lead in zip(plain, leading, leads, strict=True)], cuts, leads)

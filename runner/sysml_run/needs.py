@@ -1,0 +1,110 @@
+"""The libraries that training takes: which of them a recipe needs, in which version, and what is installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from .recipe import HardwareCpu, HardwareGpu, HardwareTpu, Recipe
+
+EXTRA = "pip install 'sysml-run[train]'"
+TRAINING = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "jinja2", "matplotlib")
+BITSANDBYTES = ("adamw_8bit", "lion", "lion_8bit")  # optimizers that it computes
+INSTALL: Mapping[str, str] = {
+    "deepspeed": "pip install deepspeed==0.19.8",
+    "torch_xla": "pip install 'torch_xla[tpu]==2.9.0'",
+    "gguf": EXTRA,
+    "llama_cpp": "pip install llama-cpp-python",
+    "gptqmodel": "pip install gptqmodel==7.6.0",  # 7.7 wants a newer torch than the pinned one
+}
+REQUIREMENT = re.compile(r"([\w.-]+)\s*([^;\s]*)\s*;\s*extra == .train.$")
+CLAUSE = re.compile(r"(==|!=|<=|>=|<|>)\s*([^,]+)")
+RELEASE = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+@dataclass(frozen=True)
+class Library:
+    """`version` is None where it is not installed; `wanted` is such as `==5.23.0`, empty where any version will do."""
+
+    name: str
+    version: str | None
+    wanted: str
+
+    @property
+    def install(self) -> str:
+        """The command that brings it, in the version that is wanted."""
+        if self.version is not None:
+            return f"pip install '{self.name}{self.wanted}'"
+        return command(self.name)
+
+
+def libraries(recipe: Recipe) -> tuple[str, ...]:
+    """What the stages of this recipe import."""
+    models = (recipe.model.base_model, recipe.model.tokenizer)
+    needed = [*TRAINING]
+    if recipe.optimizer.name in BITSANDBYTES or recipe.quantization.load is not None:
+        needed.append("bitsandbytes")
+    if any(name.endswith(".gguf") for name in models if name):
+        needed.append("gguf")
+    return (*needed, *_launching(recipe.hardware))
+
+
+def _launching(hardware: HardwareCpu | HardwareGpu | HardwareTpu) -> tuple[str, ...]:
+    if isinstance(hardware, HardwareTpu):
+        return ("torch_xla",)
+    return ("deepspeed",) if hardware.zero_stage is not None else ()
+
+
+def command(name: str) -> str:
+    """What to type for a library that is not installed."""
+    return EXTRA if name in (*pins(), *TRAINING) else INSTALL.get(name, f"pip install {name}")
+
+
+def look(name: str) -> Library:
+    """What is installed under a name, which is also the name it is imported by. Imports nothing."""
+    try:
+        version: str | None = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return Library(name, version, pins().get(name, ""))
+
+
+@cache
+def pins(package: str = "sysml-run") -> Mapping[str, str]:
+    """What the `train` extra asks for, by name; empty where sysml-run runs from a folder that nobody installed."""
+    try:
+        asked = importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found = (REQUIREMENT.match(line) for line in asked)
+    return {one[1].lower(): one[2] for one in found if one is not None}
+
+
+def fits(version: str, wanted: str) -> bool:
+    """Whether a version is one of `==5.23.0` or `<4,>=3.1.6`; what follows a + (a build) does not count."""
+    here = _order(version)
+    return all(OPERATORS[clause[1]](here, _order(clause[2])) for clause in CLAUSE.finditer(wanted))
+
+
+def _order(version: str) -> tuple[tuple[int, ...], int]:
+    """Release numbers without trailing zeros, and -1 for what comes before that release, such as 5.23.0rc1."""
+    public = version.partition("+")[0].strip()
+    release = RELEASE.match(public)
+    numbers = [int(part) for part in release[0].split(".")] if release else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    rest = public[release.end() :] if release else public
+    return tuple(numbers), 1 if rest.startswith(".post") else -1 if rest else 0

@@ -1,0 +1,76 @@
+"""What a kind of hardware cannot do, or does very slowly."""
+
+from __future__ import annotations
+
+from sysml_run import cards
+from sysml_run.recipe import HardwareGpu, Recipe
+from sysml_run.wording import closest
+
+from .finding import Finding, Findings
+
+
+def half_precision(recipe: Recipe) -> Findings:
+    """On a processor fp16 is emulated: 57 times the time of fp32 for a product of matrices, measured with AVX-512."""
+    if recipe.hardware.accelerator != "cpu":
+        return
+    slow = "fp16 on a processor is 40 to 100 times slower than fp32"
+    if recipe.hardware.precision == "fp16":
+        yield Finding("hardware.precision", slow, "write auto, bf16 or fp32")
+    if recipe.model.dtype == "float16":
+        yield Finding("model.dtype", f"the evaluation computes in it, and {slow}", "write float32 or bfloat16")
+
+
+def flash_attention(recipe: Recipe) -> Findings:
+    if recipe.model.attn_implementation != "flash_attention_2":
+        return
+    at, hint = "model.attn_implementation", "write auto, eager or sdpa"
+    if not isinstance(recipe.hardware, HardwareGpu):
+        yield Finding(at, "flash attention needs a GPU", hint)
+    elif recipe.hardware.precision == "fp32":
+        yield Finding(at, "flash attention computes in 16 bits, and hardware.precision is fp32", hint)
+    elif not cards.ampere(recipe.hardware.type):
+        yield Finding(
+            at, f"flash attention needs an Ampere card or a newer one, and {recipe.hardware.type} is older", hint
+        )
+
+
+def card(recipe: Recipe) -> Findings:
+    """A name like that of a known card, by which the plan would know its memory; others may be right."""
+    name = getattr(recipe.hardware, "type", None)
+    near = None if name is None or cards.known(name) else closest(name, cards.NAMES, 0.8)
+    if near:
+        yield Finding("hardware.type", f"no card called {name} is known", f"did you mean {near}?", "warning")
+
+
+def card_without_bf16(recipe: Recipe) -> Findings:
+    """Cards before Ampere multiply bf16 by emulation, slower than fp32."""
+    hardware = recipe.hardware
+    if isinstance(hardware, HardwareGpu) and hardware.precision == "bf16" and not cards.ampere(hardware.type):
+        message = f"{hardware.type} has no bf16 and emulates it slowly"
+        yield Finding("hardware.precision", message, "write precision: fp16", "warning", or_at="hardware.type")
+
+
+def tpu_dtype(recipe: Recipe) -> Findings:
+    if recipe.hardware.accelerator == "tpu" and recipe.model.dtype == "float16":
+        yield Finding("model.dtype", "a TPU computes in bf16 and fp32 and has no fp16", "write bfloat16 or float32")
+
+
+def tpu_quantized(recipe: Recipe) -> Findings:
+    if recipe.hardware.accelerator == "tpu" and recipe.quantization.load is not None:
+        message = f"{recipe.quantization.load} is bitsandbytes', which has nothing for a TPU"
+        yield Finding("quantization.load", message, "remove it: the weights are sharded over every core")
+
+
+def tpu_optimizer(recipe: Recipe) -> Findings:
+    name = recipe.optimizer.name
+    if recipe.hardware.accelerator == "tpu" and name.endswith("_8bit"):
+        message = f"{name} is bitsandbytes', which has nothing for a TPU"
+        yield Finding("optimizer.name", message, f"write {name.removesuffix('_8bit')}")
+
+
+def tpu_shapes(recipe: Recipe) -> Findings:
+    """XLA compiles a program for every shape of a batch: measured, 5 in 8 steps padded to the longest row."""
+    prompt = recipe.prompt
+    if recipe.hardware.accelerator == "tpu" and prompt.padding == "dynamic" and not prompt.packing:
+        message = "on a TPU every length of a batch is compiled anew, which takes longer than training on it"
+        yield Finding("prompt.padding", message, "write padding: max_length or bucketed", "warning", or_at="hardware")

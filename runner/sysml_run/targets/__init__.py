@@ -1,0 +1,109 @@
+"""Jobs for clusters around the commands of a plan: one module for each kind, and the table that names them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sysml_run import __version__
+from sysml_run.errors import UsageError
+from sysml_run.machine import Machine
+from sysml_run.plan import Plan
+from sysml_run.recipe import HardwareGpu, HardwareTpu, Recipe
+
+from . import kubernetes, skypilot, slurm
+from .base import VOLUME, Job
+
+WILD = re.compile(r"[*?\[]")
+ELSEWHERE = ("hub:", "package:", "tiny:")
+
+
+@dataclass(frozen=True)
+class Target:
+    """`file` is named in the run directory; `shared` where the job sees this machine's folders and Python."""
+
+    file: str
+    submit: str
+    render: Callable[[Job], str]
+    shared: bool
+
+    def run(self, folder: Path, name: str) -> str:
+        """The run directory as the job sees it."""
+        return str(folder) if self.shared else f"{VOLUME}/runs/{name}/{folder.name}"
+
+    def machine(self, here: Machine) -> Machine:
+        """The machine the commands are written for; one that is not shared has the Python of its PATH."""
+        return here if self.shared else replace(here, python="python")
+
+
+TARGETS: Mapping[str, Target] = {
+    "slurm": Target("launch/slurm.sbatch", "sbatch", slurm.render, shared=True),
+    "kubernetes": Target("launch/kubernetes.yaml", "kubectl apply -f", kubernetes.render, shared=False),
+    "skypilot": Target("launch/skypilot.yaml", "sky jobs launch", skypilot.render, shared=False),
+}
+
+
+def job(plan: Plan, shown: Mapping[str, Any], text: str, run: str, folder: Path) -> Job:
+    """The job of a plan made for the run directory `run`, which is written to `folder` here.
+
+    `shown` is the plan as plain values and `text` the recipe as written. Raises UsageError for hardware that these
+    jobs do not reach.
+    """
+    hardware = plan.recipe.hardware
+    if isinstance(hardware, HardwareTpu):
+        raise UsageError(
+            "jobs for a TPU are not built in this version", "add --hardware gpu:8xh100-80gb, or run it there"
+        )
+    gpu = hardware if isinstance(hardware, HardwareGpu) else None
+    extras = "train,gpu" if gpu else "train"
+    return Job(
+        name=plan.recipe.name,
+        run=run,
+        folder=str(folder),
+        nodes=gpu.nodes if gpu else 1,
+        devices=gpu.devices if gpu else 0,
+        card=gpu.type if gpu else None,
+        launches=plan.launches,
+        files=files(plan, shown, text),
+        inputs=inputs(plan.recipe),
+        secrets=secrets(plan.recipe),
+        requirement=f"sysml-run[{extras}]=={__version__}",
+    )
+
+
+def files(plan: Plan, shown: Mapping[str, Any], text: str) -> dict[str, str]:
+    """What a run directory starts with and the stages read, as `plan --write` leaves it."""
+    values = {"values": plan.values, "sources": plan.sources}
+    as_json = {"plan.json": shown, "recipe.json": values}
+    return {
+        "recipe.yaml": text,
+        **{name: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for name, value in as_json.items()},
+        **{name: file for launch in plan.launches for name, file in launch.files.items()},
+    }
+
+
+def inputs(recipe: Recipe) -> tuple[str, ...]:
+    """Files and folders of this machine that the recipe reads; of a pattern, the folder above its first wildcard."""
+    paths = [*_models(recipe), *(dataset.path for dataset in recipe.datasets)]
+    return tuple(dict.fromkeys(_solid(path) for path in paths if path.startswith("/")))
+
+
+def secrets(recipe: Recipe) -> tuple[str, ...]:
+    """Environment variables that hold what this recipe may have to show to others."""
+    hub = any(not model.startswith(("/", *ELSEWHERE)) for model in _models(recipe))
+    hub = hub or any(dataset.path.startswith("hub:") for dataset in recipe.datasets)
+    return (*(["HF_TOKEN"] if hub else []), *(["WANDB_API_KEY"] if "wandb" in recipe.tracking else []))
+
+
+def _models(recipe: Recipe) -> list[str]:
+    teacher = recipe.distillation.teacher if recipe.distillation else None
+    return [name for name in (recipe.model.base_model, recipe.model.tokenizer, teacher) if name is not None]
+
+
+def _solid(path: str) -> str:
+    wild = WILD.search(path)
+    return path[: wild.start()].rpartition("/")[0] if wild else path
