@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from sysml_run import architecture, caches, cli, doctor, document, inventory, needs, resources, rules, validate
 from sysml_run.commands import doctor as command
+from sysml_run.commands.run import equipped
 from sysml_run.doctor import Check
+from sysml_run.errors import UsageError
 from sysml_run.overrides import apply, swap_hardware
 from sysml_run.recipe import Recipe
 from sysml_run.resolve import resolve
@@ -91,9 +94,9 @@ def test_what_a_run_would_be_refused_for_is_missing(capsys) -> None:
     Path("one.yaml").write_text(RECIPE + "hardware: {accelerator: gpu, devices: 2}\n")
     assert cli.main(["doctor", "one.yaml"]) == 1
     said = capsys.readouterr().out
-    assert "  missing  GPU                   none; the recipe wants 2\n" in said
+    assert re.search(r"^  missing  GPU +none; the recipe wants 2$", said, re.MULTILINE)
     assert "-> add --hardware cpu to train on the processor\n" in said
-    assert "  missing  datasets.0.path       there is nothing at " in said
+    assert re.search(r"^  missing  datasets\.0\.path +there is nothing at ", said, re.MULTILINE)
     assert " missing, " in said.splitlines()[-1]
 
 
@@ -175,6 +178,34 @@ def test_cards(project: Path) -> None:
     assert short.state == "missing"
     assert short.found.endswith("the recipe wants 8")
     assert "GPU" not in named(doctor.checks(recipe(), project))
+
+
+def test_what_a_run_on_cards_lacks(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(project, "torch", "2.13.0+cpu", monkeypatch)
+    assert doctor.lacking(recipe()) == []
+    lacking = doctor.lacking(recipe(hardware="gpu:2"))
+    assert [(check.name, check.found) for check in lacking] == [
+        ("GPU", "none; the recipe wants 2"),
+        ("torch", "2.13.0+cpu sees no GPU"),
+    ]
+    nvidia_smi(project, "echo 'NVIDIA L4, 23034 MiB, 570.86'; echo 'NVIDIA L4, 23034 MiB, 570.86'")
+    assert [check.name for check in doctor.lacking(recipe(hardware="gpu:2"))] == ["torch"]
+    with pytest.raises(UsageError, match=r"cannot train the recipe: torch: 2\.13\.0\+cpu sees no GPU") as error:
+        equipped(recipe(hardware="gpu:2"))
+    assert "--hardware cpu --smoke" in str(error.value.hint)
+
+
+def test_a_machine_among_several_knows_which_it_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(project, "torch", "2.13.0", monkeypatch)
+    nvidia_smi(project, "echo 'NVIDIA L4, 23034 MiB, 570.86'; echo 'NVIDIA L4, 23034 MiB, 570.86'")
+    for name in ("MACHINE_RANK", "SLURM_NODEID"):
+        monkeypatch.delenv(name, raising=False)
+    equipped(recipe(hardware="gpu:2"))
+    with pytest.raises(UsageError, match="wants 3 machines, and nothing says which one this is") as error:
+        equipped(recipe(hardware="gpu:3x2"))
+    assert "plan --target" in str(error.value.hint)
+    monkeypatch.setenv("MACHINE_RANK", "0")
+    equipped(recipe(hardware="gpu:3x2"))
 
 
 def test_a_torch_without_cuda_beside_a_card(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +311,7 @@ def test_every_pin_is_understood() -> None:
         ("seed=1", "gpu", ["deepspeed"]),
         ("seed=1", "tpu:v3-8", ["torch_xla"]),
         ("hardware={accelerator: cpu, zero_stage: 2}", None, ["deepspeed"]),
+        ("hardware={accelerator: cpu, devices: 2}", None, ["deepspeed"]),
     ],
 )
 def test_a_recipe_needs(change: str, hardware: str | None, more: list[str]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sysml_run import execute, runs
-from sysml_run.backends.base import Launch
+from sysml_run.backends.base import PLACE, Launch
 from sysml_run.errors import StageError
 from sysml_run.rundir import RunDir
 
@@ -84,6 +84,28 @@ def test_a_stage_inherits_the_lock(rundir: RunDir, stage, capfd) -> None:
     assert capfd.readouterr().out == "True\n"
 
 
+@pytest.mark.parametrize(
+    "code", ["sys.exit(130)", """open(f"{RUN}/error.json", "w").write('{"interrupted": true}'); sys.exit(1)"""]
+)
+def test_a_stage_that_somebody_else_has_stopped_interrupts_the_run(code: str, rundir: RunDir, stage) -> None:
+    """A cluster's scheduler may ask the worker itself; `accelerate launch` does not pass on its exit code."""
+    with pytest.raises(KeyboardInterrupt):
+        run(rundir, stage("one", code))
+    assert runs.state(rundir)["state"] == "interrupted"
+    run(rundir, stage("one"))
+
+
+def test_one_of_several_machines_finds_its_place(rundir: RunDir, capfd, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"import sys; print(sys.argv[1:])\nRUN, STAGE = {str(rundir.path)!r}, 'one'\n{DONE}"
+    place = [word for pair in PLACE.items() for word in pair]
+    monkeypatch.setenv("SLURM_NODEID", "3")
+    monkeypatch.setenv("MASTER_ADDR", "a b")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    run(rundir, Launch("one", (sys.executable, "-c", code, *place, "$HOME")))
+    shown = ["--machine_rank", "3", "--main_process_ip", "a b", "--main_process_port", "29500", "$HOME"]
+    assert capfd.readouterr().out == f"{shown}\n"
+
+
 def failed(rundir: RunDir, *launches: Launch) -> StageError:
     with pytest.raises(StageError) as error:
         run(rundir, *launches)
@@ -117,6 +139,21 @@ def test_a_stage_that_leaves_no_record_has_failed(rundir: RunDir, stage) -> None
 def test_a_killed_stage(rundir: RunDir, stage) -> None:
     error = failed(rundir, stage("one", "os.kill(os.getpid(), signal.SIGKILL)"))
     assert error.message == "one was killed, most likely for lack of memory"
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        ("traceback : Signal 9 (SIGKILL) received by PID 7", "one was killed, most likely for lack of memory"),
+        ("traceback : To enable traceback see …", "one failed: ConnectionError: the other one has gone"),
+    ],
+)
+def test_one_of_several_processes_was_killed(cause: str, words: str, rundir: RunDir, stage) -> None:
+    """The others fail for want of it, and torch's launcher names what came first under the last heading."""
+    left = '{"message": "ConnectionError: the other one has gone", "hint": null}'
+    said = f"[1]: exitcode : -9 (SIGKILL)\n\nRoot Cause (first observed failure):\n[0]:\n  {cause}"
+    code = f"open(RUN + '/error.json', 'w').write({left!r}); sys.stderr.write({said!r}); sys.exit(1)"
+    assert failed(rundir, stage("one", code)).message == words
 
 
 def test_a_stage_killed_behind_a_launcher(rundir: RunDir, stage) -> None:
@@ -155,7 +192,7 @@ FRONT = """
 import sys
 from pathlib import Path
 from sysml_run import execute, runs
-from sysml_run.backends.base import Launch
+from sysml_run.backends.base import PLACE, Launch
 from sysml_run.rundir import RunDir
 {before}
 rundir = RunDir(Path({path!r}))

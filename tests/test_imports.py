@@ -86,6 +86,11 @@ def test_nothing_heavy_is_loaded(name: str, project: Path) -> None:
     assert not any(each.startswith("sysml_run.worker") for each in names)
 
 
+def test_validate_does_without_what_costs_a_fifth_of_it(project: Path) -> None:
+    _, _, names = loaded(*COMMANDS["validate"][0], cwd=project)
+    assert not names & {"importlib.metadata", "difflib", "hashlib.blake2b", "subprocess"}
+
+
 @pytest.mark.parametrize("name", ["help", "version", "usage error"])
 def test_words_alone_load_not_even_yaml(name: str, project: Path) -> None:
     _, tops, names = loaded(*COMMANDS[name][0], cwd=project)

@@ -247,3 +247,18 @@ def test_the_shipped_recipes_shrink(capsys: pytest.CaptureFixture[str]) -> None:
         _, resolved = load(path, options())
         assert resolved.recipe.training.max_steps == smoke.STEPS
         assert resolved.recipe.model.base_model.startswith("tiny:")
+
+
+def test_what_set_says_of_hardware_is_said_of_the_processor(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe's own hardware has keys that a processor has not."""
+    words = ["hardware.accelerator=cpu", "hardware.devices=2", "hardware.zero_stage=3"]
+    options = argparse.Namespace(set=words, hardware=None, smoke=True)
+    hardware = load(recipe, options)[1].recipe.hardware
+    assert (hardware.accelerator, hardware.devices, hardware.zero_stage) == ("cpu", 2, 3)
+    assert 'hardware = {"accelerator": "cpu"}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["[]", "hardware: 3", "hardware: {accelerator: cpu, devices: 2}", "name: one"])
+def test_hardware_that_is_no_other_stays(text: str) -> None:
+    read = document.parse(text, "r.yaml")
+    assert smoke.here(read) is read

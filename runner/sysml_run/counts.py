@@ -217,9 +217,7 @@ def _optimizer_bytes(recipe: Recipe, trained: list[Tensor], stage: int, world: i
     if stage:
         flat = Tensor((_share(sum(tensor.size * tensor.times for tensor in trained), world, True),))
         return copy * flat.size + STATE[name](flat, 4)
-    return sum(
-        tensor.times * (copy * tensor.size + _state(name, tensor, copy or _width(recipe))) for tensor in trained
-    )
+    return sum(tensor.times * (copy * tensor.size + _state(name, tensor, copy or _width(recipe))) for tensor in trained)
 
 
 def _copied(recipe: Recipe, stage: int) -> int:

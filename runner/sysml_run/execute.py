@@ -60,12 +60,12 @@ def start(launch: Launch, log: Path, lock: int) -> int:
 def failure(stage: str, code: int, rundir: RunDir) -> StageError:
     """What to tell the user: the worker's own words where it left some, and always the log."""
     log = rundir.log(stage)
+    if _killed(code, log):
+        return StageError(f"{stage} was killed, most likely for lack of memory", f"log: {log}")
     if rundir.error.is_file():
         left = read_json(rundir.error)
         hint = "\n".join(filter(None, [left.get("hint"), f"log: {log}"]))
         return StageError(f"{stage} failed: {left['message']}", hint)
-    if _killed(code, log):
-        return StageError(f"{stage} was killed, most likely for lack of memory", f"log: {log}")
     return StageError(f"{stage} failed with exit code {code}", f"log: {log}\n{_tail(log)}")
 
 
@@ -190,8 +190,14 @@ def _stopped(rundir: RunDir) -> bool:
 
 
 def _killed(code: int, log: Path) -> bool:
-    """Whether the process, or the one that `accelerate launch` had started, was killed from outside."""
-    return code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "died with <Signals.SIGKILL" in _tail(log, 1)
+    """Whether the process, or one that `accelerate launch` had started, was killed from outside.
+
+    Of several processes the others then fail too, for want of the first; torch's launcher names the root cause last.
+    """
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "died with <Signals.SIGKILL" in _tail(log, 1):
+        return True
+    _, said, cause = _tail(log, 40).rpartition("Root Cause")
+    return bool(said) and "(SIGKILL)" in cause
 
 
 def _tail(log: Path, lines: int = 15) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -65,7 +64,8 @@ def libraries(recipe: Recipe) -> tuple[str, ...]:
 def _launching(hardware: HardwareCpu | HardwareGpu | HardwareTpu) -> tuple[str, ...]:
     if isinstance(hardware, HardwareTpu):
         return ("torch_xla",)
-    return ("deepspeed",) if hardware.zero_stage is not None else ()
+    several = isinstance(hardware, HardwareCpu) and hardware.devices > 1
+    return ("deepspeed",) if several or hardware.zero_stage is not None else ()
 
 
 def command(name: str) -> str:
@@ -75,9 +75,11 @@ def command(name: str) -> str:
 
 def look(name: str) -> Library:
     """What is installed under a name, which is also the name it is imported by. Imports nothing."""
+    from importlib import metadata  # takes longer to import than a recipe to check
+
     try:
-        version: str | None = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+        version: str | None = metadata.version(name)
+    except metadata.PackageNotFoundError:
         version = None
     return Library(name, version, pins().get(name, ""))
 
@@ -85,9 +87,11 @@ def look(name: str) -> Library:
 @cache
 def pins(package: str = "sysml-run") -> Mapping[str, str]:
     """What the `train` extra asks for, by name; empty where sysml-run runs from a folder that nobody installed."""
+    from importlib import metadata  # takes longer to import than a recipe to check
+
     try:
-        asked = importlib.metadata.requires(package) or []
-    except importlib.metadata.PackageNotFoundError:
+        asked = metadata.requires(package) or []
+    except metadata.PackageNotFoundError:
         return {}
     found = (REQUIREMENT.match(line) for line in asked)
     return {one[1].lower(): one[2] for one in found if one is not None}

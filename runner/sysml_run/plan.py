@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backends import BACKENDS, named
-from .backends.base import Derived, Launch, shell
+from .backends.base import ON_CPU, Derived, Launch, shell
 from .errors import UsageError
 from .machine import Machine
 from .recipe import Recipe
@@ -137,8 +137,10 @@ def _launch(stage: Stage, recipe: Recipe, machine: Machine, run: str, env: Mappi
     if stage.name == "train":
         made = backend.train(recipe, machine, run)
         return Launch(made.stage, made.argv, {**env, **made.env}, made.files)
-    threads = {"OMP_NUM_THREADS": str(backend.threads(recipe, machine))}
-    return Launch(stage.name, (machine.python, "-m", "sysml_run.worker", stage.name, run), {**env, **threads})
+    own = {"OMP_NUM_THREADS": str(backend.threads(recipe, machine))}
+    if recipe.hardware.accelerator == "cpu":
+        own |= ON_CPU
+    return Launch(stage.name, (machine.python, "-m", "sysml_run.worker", stage.name, run), {**env, **own})
 
 
 def _put(values: dict[str, Any], pointer: str, value: Any) -> None:

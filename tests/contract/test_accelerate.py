@@ -75,7 +75,7 @@ def test_every_backend_is_here() -> None:
 def test_cards_without_deepspeed(name: str, run: Path) -> None:
     assignment, expected = CARDS[name]
     made = launch(run, assignment)
-    words = [{value: "1" for value in PLACE.values()}.get(word, word) for word in made.argv[2:]]
+    words = [dict.fromkeys(PLACE.values(), "1").get(word, word) for word in made.argv[2:]]
     read, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(words))
     kind = (defaults.distributed_type, read.num_processes, read.num_machines, read.mixed_precision, read.multi_gpu)
     assert kind == expected

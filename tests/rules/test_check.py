@@ -19,7 +19,6 @@ ASKED = {
     "hardware.zero_stage": ["hardware={accelerator: cpu, zero_stage: 0}"],
     "hardware.offload.optimizer": ["hardware={accelerator: cpu, zero_stage: 2, offload: {optimizer: cpu}}"],
     "hardware.offload.parameters": ["hardware={accelerator: cpu, zero_stage: 3, offload: {parameters: nvme}}"],
-    "quantization.load": ["quantization.load=int8", "lora={}"],
     "quantization.export.*.method": ["quantization.export=[{method: gguf}]"],
     "distillation": ["distillation.teacher=tiny:mistral"],
     "search": ["search.space={seed: [1, 2]}"],

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from sysml_run.machine import Machine
 from sysml_run.recipe import Recipe
 
+ON_CPU = {"DS_ACCELERATOR": "cpu"}  # DeepSpeed, imported by others where it is installed, need not look for a card
 PLACE: Mapping[str, str] = {  # where a machine stands among several: the flag, and its value to a shell
     "--machine_rank": "${MACHINE_RANK:-${SLURM_NODEID:?the number of this machine, from 0}}",
     "--main_process_ip": "${MASTER_ADDR:-${SLURM_LAUNCH_NODE_IPADDR:?the address of the first machine}}",

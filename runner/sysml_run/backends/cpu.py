@@ -5,7 +5,7 @@ from __future__ import annotations
 from sysml_run.machine import Machine
 from sysml_run.recipe import HardwareCpu, Recipe
 
-from .base import Derived, Launch
+from .base import ON_CPU, Derived, Launch
 
 EAGER_LIMIT = 512
 
@@ -34,7 +34,7 @@ class Cpu:
         return Launch(
             "train",
             (machine.accelerate, "launch", "--config_file", f"{run}/{config}", *worker),
-            {"OMP_NUM_THREADS": str(self.threads(recipe, machine))},
+            {"OMP_NUM_THREADS": str(self.threads(recipe, machine)), **ON_CPU},
             {config: CONFIG.format(mixed=mixed)},
         )
 

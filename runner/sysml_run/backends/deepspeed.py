@@ -9,7 +9,7 @@ from sysml_run import caches, sharding
 from sysml_run.machine import Machine
 from sysml_run.recipe import HardwareCpu, HardwareGpu, Recipe
 
-from .base import PLACE, Derived, Launch
+from .base import ON_CPU, PLACE, Derived, Launch
 from .cpu import processor
 
 PROCESSES = Derived("hardware.zero_stage", 0, "several processes on a processor train together through DeepSpeed")
@@ -133,7 +133,7 @@ def _disk(device: str) -> dict[str, str]:
 def _environment(recipe: Recipe, machine: Machine) -> dict[str, str]:
     hardware = _hardware(recipe)
     if isinstance(hardware, HardwareCpu):
-        own = {"OMP_NUM_THREADS": str(hardware.threads or 1), "DS_ACCELERATOR": "cpu"}
+        own = {"OMP_NUM_THREADS": str(hardware.threads or 1), **ON_CPU}
     else:
         own = {"OMP_NUM_THREADS": str(max(1, machine.cores // hardware.devices))}
     return own | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE[hardware.accelerator])}

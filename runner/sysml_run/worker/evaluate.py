@@ -54,7 +54,8 @@ def sample(recipe: Recipe, count: int) -> list[int]:
 
 def sides(recipe: Recipe, rundir: RunDir, tokenizer: Any, split: Any, chosen: Sequence[int]) -> tuple[Side, Side]:
     """The base model's losses and answers, then the trained one's; an adapter shares the base's weights."""
-    base = models.load_base(recipe, training_dtype(recipe) if recipe.quantization.load else recipe.model.dtype).eval()
+    dtype = training_dtype(recipe) if recipe.quantization.load else recipe.model.dtype
+    base = models.load_base(recipe, dtype, **models.over_cards(recipe)).eval()
     ends = store.end_ids(rundir, tokenizer)
     if recipe.lora is None:
         before = measure("before", base, recipe, tokenizer, split, chosen, ends)
@@ -71,7 +72,7 @@ def sides(recipe: Recipe, rundir: RunDir, tokenizer: Any, split: Any, chosen: Se
 
 
 def trained(recipe: Recipe, rundir: RunDir) -> Any:
-    return models.load_model(rundir.model, recipe, recipe.model.dtype).eval()
+    return models.load_model(rundir.model, recipe, recipe.model.dtype, **models.over_cards(recipe)).eval()
 
 
 def measure(

@@ -74,7 +74,10 @@ def arithmetic(recipe: Recipe) -> Any:
     """The number format that the recipe's forward passes are computed in, as a context."""
     import torch
 
-    return torch.autocast("cpu", torch.bfloat16, enabled=recipe.hardware.precision == "bf16")
+    formats = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    kind = "cuda" if recipe.hardware.accelerator == "gpu" else "cpu"
+    chosen = formats.get(recipe.hardware.precision)
+    return torch.autocast(kind, chosen or torch.bfloat16, enabled=chosen is not None)
 
 
 def answering(recipe: Recipe) -> Any:
@@ -106,7 +109,7 @@ def answers(
         del batch["position_ids"]
         with torch.inference_mode():
             made = model.generate(
-                **batch,
+                **{name: values.to(model.device) for name, values in batch.items()},
                 max_new_tokens=new,
                 do_sample=False,
                 eos_token_id=list(ends),

@@ -134,7 +134,7 @@ def loss(model: Any, split: Any, pad: int) -> float:
 def agreement(some: list[Any], others: list[Any]) -> float:
     """The share of places where both have the same likeliest token, every row counting the same."""
     same = [(one.argmax(-1) == other.argmax(-1)).float().mean().item() for one, other in zip(some, others, strict=True)]
-    return sum(same) / len(same)
+    return float(sum(same) / len(same))
 
 
 def farthest(some: list[Any], others: list[Any]) -> float:
@@ -143,12 +143,12 @@ def farthest(some: list[Any], others: list[Any]) -> float:
 
 
 def logits(model: Any, picked: Any, pad: int) -> list[Any]:
-    """One (tokens, vocabulary) float32 tensor for each row."""
+    """One (tokens, vocabulary) float32 tensor for each row, in the processor's memory."""
     import torch
 
     found = []
     with torch.inference_mode():
         for row in picked:
-            batch = Collator(pad)([row])
-            found.append(model(**batch, use_cache=False).logits[0].float())
+            batch = {name: values.to(model.device) for name, values in Collator(pad)([row]).items()}
+            found.append(model(**batch, use_cache=False).logits[0].float().cpu())
     return found

@@ -63,9 +63,14 @@ def load_tokenizer(recipe: Recipe) -> Any:
     return tokenizer
 
 
-def load_base(recipe: Recipe, dtype: str) -> Any:
+def over_cards(recipe: Recipe) -> dict[str, Any]:
+    """What `from_pretrained` is told by a stage that is one process: with cards, lay the layers over all of them."""
+    return {"device_map": "auto"} if recipe.hardware.accelerator == "gpu" else {}
+
+
+def load_base(recipe: Recipe, dtype: str, **more: Any) -> Any:
     """The base model as training holds it: in the bits of `quantization.load`, what is not quantized in `dtype`."""
-    model = load_model(model_dir(recipe), recipe, dtype, **kbit.arguments(recipe))
+    model = load_model(model_dir(recipe), recipe, dtype, **more | kbit.arguments(recipe))
     return kbit.prepare(model) if recipe.quantization.load else model
 
 

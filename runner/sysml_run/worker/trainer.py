@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
 
@@ -19,6 +20,19 @@ from .measure import shared_loss
 STAGING = f"{PARTIAL}checkpoint"
 
 
+class Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of rows which epoch begins.
+
+    accelerate does too, but not where several processes go on in the middle of one: it has then wrapped it thrice.
+    """
+
+    def __init__(self, order: SimilarLengths) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.order.set_epoch(int(state.epoch or 0))
+
+
 class Trainer(SFTTrainer):  # type: ignore[misc]
     """Counts the tokens it has trained on, padding excluded, in `tokens`; `lengths` are those of the training rows."""
 
@@ -28,7 +42,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return SimilarLengths(self.lengths, step, self.args.data_seed)
+        order = SimilarLengths(self.lengths, step, self.args.data_seed)
+        self.add_callback(Epochs(order))
+        return order
 
     tokens = 0
     control: Any

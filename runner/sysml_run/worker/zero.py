@@ -80,9 +80,9 @@ def facts(trainer: Any) -> Facts:
 
 def _precision(engine: Any) -> str:
     """On cards the weights' own format; on a processor what products of fp32 weights are computed in."""
-    formats = {"bf16": engine.bfloat16_enabled(), "fp16": engine.fp16_enabled()}
     if engine.torch_autocast_enabled():
-        formats[{"bfloat16": "bf16"}.get(str(engine.torch_autocast_dtype()).removeprefix("torch."), "?")] = True
+        return {"torch.bfloat16": "bf16"}.get(str(engine.torch_autocast_dtype()), str(engine.torch_autocast_dtype()))
+    formats = {"bf16": engine.bfloat16_enabled(), "fp16": engine.fp16_enabled()}
     return next((name for name, on in formats.items() if on), "no")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from .rowtypes import Message
 from .store import Writer, packed, ragged
 from .tokens import Encoder, Tokens
 
-import os
-BATCH = 256
-TOKENIZED = int(os.environ.get('TB','32'))
+BATCH = 256  # rows that are written at once
+AT_ONCE = 2**20  # characters tokenized at once, or more: going to and fro costs the tokenizer its place in the caches
+
+Text: TypeAlias = tuple[str, Rendered, int]  # a row's place, its text and its number
 
 
 @dataclass
@@ -71,22 +72,39 @@ class Encode:
         """Write every row that keeps a loss token to `path`; `values` are spooled, `numbers` what to call them."""
         made, pairs = Counts(), zip(values, numbers, strict=True)
         with Writer(path) as writer:
-            while batch := list(islice(pairs, BATCH)):
-                rows = [row for at in range(0, len(batch), TOKENIZED) for row in self.batch(batch[at:at+TOKENIZED], made)]
-                if rows:
-                    writer.write(columns(rows))
+            for batches in self.rendered(pairs, made):
+                for rows in self.batches(batches, made):
+                    if rows:
+                        writer.write(columns(rows))
         return made
 
-    def batch(self, batch: list[tuple[Any, int]], made: Counts) -> Iterator[Row]:
-        """The rows of one batch that stay, counted in `made`."""
-        rendered: list[tuple[str, Rendered, int]] = []
+    def rendered(self, pairs: Iterator[tuple[Any, int]], made: Counts) -> Iterator[list[list[Text]]]:
+        """Batches of texts, as many together as are tokenized at once."""
+        found, size = list[list[Text]](), 0
+        while batch := list(islice(pairs, BATCH)):
+            found.append(list(self.texts(batch, made)))
+            size += sum([len(text.text) for _, text, _ in found[-1]])
+            if size >= AT_ONCE:
+                yield found
+                found, size = [], 0
+        yield found
+
+    def texts(self, batch: list[tuple[Any, int]], made: Counts) -> Iterator[Text]:
+        """The rows of a batch that the template takes."""
         for (place, messages), number in batch:
             text = self.render(messages, place, made)
             if text is not None:
-                rendered.append((place, text, number))
-        found = self.encoder([text for _, text, _ in rendered])
-        for (place, text, number), tokens in zip(rendered, found, strict=True):
-            row = self.row(place, text, tokens)
+                yield place, text, number
+
+    def batches(self, batches: list[list[Text]], made: Counts) -> Iterator[list[Row]]:
+        """The rows of each batch that stay, counted in `made`."""
+        found = iter(self.encoder([text for batch in batches for _, text, _ in batch]))
+        for batch in batches:
+            yield list(self.rows(batch, found, made))
+
+    def rows(self, batch: list[Text], found: Iterator[Tokens], made: Counts) -> Iterator[Row]:
+        for place, text, number in batch:
+            row = self.row(place, text, next(found))
             if isinstance(row, Left):
                 made.dropped[row.reason] += 1
             else:

@@ -15,8 +15,41 @@ MARK = "\ue003\uf8fe\ue003"  # private use; a conversation that has it is render
 FLAG, MESSAGES, LOOP = "add_generation_prompt", "messages", "loop"
 BEHIND = ("first", "index", "index0", "previtem")  # what a loop knows without looking ahead
 CALLS = ("raise_exception", "namespace")
-NODES = """Add And Assign Call Compare Concat CondExpr Const Dict Div Filter FloorDiv For Getattr Getitem If Keyword List
-Mod Mul NSRef Name Neg Not Operand Or Output Pair Slice Sub TemplateData Test Tuple""".split()
+NODES = [
+    "Add",
+    "And",
+    "Assign",
+    "Call",
+    "Compare",
+    "Concat",
+    "CondExpr",
+    "Const",
+    "Dict",
+    "Div",
+    "Filter",
+    "FloorDiv",
+    "For",
+    "Getattr",
+    "Getitem",
+    "If",
+    "Keyword",
+    "List",
+    "Mod",
+    "Mul",
+    "NSRef",
+    "Name",
+    "Neg",
+    "Not",
+    "Operand",
+    "Or",
+    "Output",
+    "Pair",
+    "Slice",
+    "Sub",
+    "TemplateData",
+    "Test",
+    "Tuple",
+]
 
 
 @dataclass(frozen=True)
