@@ -6,7 +6,6 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from .recipe import HardwareCpu, HardwareGpu, HardwareTpu, Recipe
@@ -84,7 +83,6 @@ def look(name: str) -> Library:
     return Library(name, version, pins().get(name, ""))
 
 
-@cache
 def pins(package: str = "sysml-run") -> Mapping[str, str]:
     """What the `train` extra asks for, by name; empty where sysml-run runs from a folder that nobody installed."""
     from importlib import metadata  # takes longer to import than a recipe to check

@@ -20,7 +20,7 @@ version: 1
 name: one
 model: {base_model: "tiny:llama"}
 datasets: [{path: rows.jsonl, type: prompt_completion}]
-split: {validation: 0.25}
+split: {validation: 2}
 prompt: {sequence_len: 256}
 optimizer: {name: adamw, learning_rate: 1e-3}
 training: {max_steps: 2, gradient_accumulation_steps: 1}
