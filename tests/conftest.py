@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
+collect_ignore = [] if importlib.util.find_spec("torch_xla") else ["tpu"]  # `make test-tpu` has an environment for it
+
+for name in ("gptqmodel", "torchao"):  # PEFT would load both beside the first adapter: seconds, and warnings
+    sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

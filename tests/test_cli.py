@@ -293,3 +293,15 @@ def test_a_run_in_use_is_left_alone(capsys, project: Path) -> None:
 def test_run_is_the_default_and_may_be_written(capsys) -> None:
     assert cli.main(["run", "one.yaml", "--until", "merge"]) == 2
     assert "no stage 'merge'" in capsys.readouterr().err
+
+
+def test_a_run_whose_state_cannot_be_read_is_passed_over_with_a_word(capsys, project: Path) -> None:
+    assert cli.main(["plan", "one.yaml", "--write", "runs/one/20260101-000000-abcd"]) == 0
+    (project / "runs/one/20260101-000000-abcd/status.json").write_text("{")
+    assert cli.main(["one.yaml", "--only", "evaluate"]) == 2
+    said = capsys.readouterr().err
+    assert "status.json cannot be read: that run is passed over, unless --resume names it\n" in said
+    assert "add --resume to --only evaluate, or name a model trained elsewhere" in said
+    (project / "runs/one/20260101-000000-abcd/recipe.json").write_text("{")
+    assert cli.main(["one.yaml", "--resume"]) == 2
+    assert "recipe.json cannot be read" in capsys.readouterr().err

@@ -235,10 +235,23 @@ def test_quantized_bases() -> None:
     assert nf4["optimizer"] == 8 * ADAPTER
 
 
+@pytest.mark.parametrize(("topology", "devices"), [("v3-8", 8), ("v4-32", 16)])
+def test_the_devices_of_a_tpu_share_all_of_it(topology: str, devices: int) -> None:
+    found = state("lora=null", f"hardware={{accelerator: tpu, topology: {topology}}}")
+    whole = {"weights": 4 * TINY, "gradients": 4 * TINY, "optimizer": 8 * TINY, "host": 0}
+    assert found == {name: -(-size // devices) for name, size in whole.items()}
+
+
+def test_adapters_on_a_tpu() -> None:
+    found = state("model.dtype=bfloat16", "hardware={accelerator: tpu, topology: v3-8}")
+    assert found["gradients"] == 4 * ADAPTER // 8
+    assert found["optimizer"] == 8 * ADAPTER // 8
+    assert found["weights"] == (2 * TINY + 4 * ADAPTER) // 8
+
+
 @pytest.mark.parametrize(
     "hardware",
     [
-        "{accelerator: tpu, topology: v3-8}",
         "{accelerator: cpu, precision: auto}",
         "{accelerator: gpu, zero_stage: auto}",
     ],

@@ -248,14 +248,85 @@ def test_a_tpu(device: str, project: Path) -> None:
     assert named(doctor.checks(wanted, project))["TPU"] == Check("accelerators", "TPU", "ok", f"/dev/{device}")
 
 
+TPU_ENVIRONMENT = "python3 -m venv .venv-tpu && .venv-tpu/bin/pip install 'sysml-run[tpu]'"
+
+
+def test_a_tpu_without_torch_xla(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "dev").mkdir()
+    (project / "dev/accel0").write_text("")
+    found = named(doctor.checks(None, project))
+    said = "/dev/accel0; torch_xla is not installed"
+    assert found["TPU"] == Check("accelerators", "TPU", "warning", said, TPU_ENVIRONMENT)
+    missing = named(doctor.checks(recipe(hardware="tpu:v3-8"), project))["torch_xla"]
+    assert (missing.state, missing.mend) == ("missing", TPU_ENVIRONMENT)
+    installed(project, "torch_xla", "2.9.0", monkeypatch)
+    assert named(doctor.checks(None, project))["TPU"].state == "ok"
+
+
+def test_torch_xla_without_a_tpu(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(project, "torch_xla", "2.9.0", monkeypatch)
+    found = named(doctor.checks(recipe(hardware="tpu:v3-8"), project))
+    assert found["torch_xla"].state == "ok"
+    assert found["TPU"].state == "missing"
+    assert "export PJRT_DEVICE=CPU CPU_NUM_DEVICES=8" in str(found["TPU"].mend)
+
+
+def test_a_processor_in_place_of_a_tpu(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PJRT_DEVICE", "cpu")
+    monkeypatch.setenv("CPU_NUM_DEVICES", "4")
+    found = named(doctor.checks(recipe(hardware="tpu:v3-8"), project))["TPU"]
+    assert found.state == "warning"
+    assert "4 virtual devices of the processor" in found.found
+
+
+def test_a_host_of_a_slice_knows_which_it_is(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(project, "torch", "2.9.1", monkeypatch)
+    (project / "dev").mkdir()
+    (project / "dev/accel0").write_text("")
+    monkeypatch.setattr(doctor.machine, "ROOT", project)
+    for name in ("RANK", "WORLD_SIZE", "PJRT_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    equipped(recipe(hardware="tpu:v4-8"))
+    with pytest.raises(UsageError, match="wants 4 machines, and nothing says which one this is") as error:
+        equipped(recipe(hardware="tpu:v4-32"))
+    assert "plan --target gcloud" in str(error.value.hint)
+    assert "export RANK=0 WORLD_SIZE=4" in str(error.value.hint)
+    monkeypatch.setenv("RANK", "3")
+    equipped(recipe(hardware="tpu:v4-32"))
+    monkeypatch.delenv("RANK")
+    monkeypatch.setenv("PJRT_DEVICE", "CPU")
+    equipped(recipe(hardware="tpu:v4-32"))
+
+
+def test_another_torch_than_torch_xla_loads_with(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = "Requires-Dist: torch==2.9.1; extra == 'tpu'\nRequires-Dist: torch-xla[tpu]==2.9.0; extra == 'tpu'\n"
+    installed(project, "sysml_run", "0.1.0", monkeypatch, asked)
+    installed(project, "torch", "2.13.0", monkeypatch)
+    wanted = recipe(hardware="tpu:v3-8")
+    found = named(doctor.checks(wanted, project))
+    assert (found["torch"].state, found["torch"].mend) == ("missing", TPU_ENVIRONMENT)
+    assert found["torch"].found == "2.13.0; wanted: 2.9.1: torch_xla 2.9 loads with no other"
+    assert found["torch_xla"].found == "not installed; wanted: 2.9.0"
+    assert {check.name for check in doctor.lacking(wanted)} == {"TPU", "torch"}
+
+
+@pytest.mark.parametrize("hardware", [None, "cpu", "gpu"])
+def test_torch_xla_in_the_way(hardware: str | None, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = None if hardware is None else recipe(hardware=hardware)
+    assert "torch_xla" not in named(doctor.checks(wanted, project))
+    installed(project, "torch_xla", "2.9.0", monkeypatch)
+    found = named(doctor.checks(wanted, project))["torch_xla"]
+    assert (found.state, found.mend) == ("warning", "export USE_TORCH_XLA=0, or pip uninstall torch_xla")
+
+
 # libraries
 
 
-def installed(folder: Path, name: str, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(folder: Path, name: str, version: str, monkeypatch: pytest.MonkeyPatch, more: str = "") -> None:
     """The metadata of a package in a folder that comes first on the path."""
     info = folder / f"site-{name}" / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}")
     monkeypatch.syspath_prepend(info.parent)
 
 
@@ -310,6 +381,7 @@ def test_every_pin_is_understood() -> None:
         ("model.tokenizer=package:one/m.gguf", None, ["gguf"]),
         ("seed=1", "gpu", ["deepspeed"]),
         ("seed=1", "tpu:v3-8", ["torch_xla"]),
+        ("optimizer.name=lion", "tpu:v3-8", ["torch_xla", "lion_pytorch"]),
         ("hardware={accelerator: cpu, zero_stage: 2}", None, ["deepspeed"]),
         ("hardware={accelerator: cpu, devices: 2}", None, ["deepspeed"]),
     ],

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sysml_run import execute, runs
@@ -240,6 +241,7 @@ signal.signal(signal.SIGINT, save)
 open(RUN + '/up', 'w').close()
 time.sleep(60)
 """
+LEFT = "open(RUN + '/error.json', 'w').write('{\"interrupted\": true}'); sys.exit(130)"
 LAUNCHER = """
 subprocess.Popen([sys.executable, '-c', HEAD + {child!r}]).wait()
 """
@@ -279,22 +281,37 @@ while True: time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("numbers", ["signal.SIGINT,", "signal.SIGINT, signal.SIGTERM"])
-def test_a_second_ctrl_c_does_not_wait(rundir: RunDir, stage, numbers: str) -> None:
-    process = front(rundir, stage("one", IGNORES.format(numbers=numbers)), stdout=subprocess.DEVNULL)
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_second_and_a_third_ctrl_c_do_not_wait(rundir: RunDir, stage, times: int) -> None:
+    """The stage ends at the one after so many."""
+    ends = f"signal.signal(signal.SIGINT, signal.SIG_DFL if {times} == 1 else heard)"
+    code = f"def heard(*_):\n    open(RUN + '/heard', 'w').close()\n    {ends}\nsignal.signal(signal.SIGINT, heard)"
+    code += "\nopen(RUN + '/up', 'w').close()\nwhile True: time.sleep(60)"
+    process = front(rundir, stage("one", code), stdout=subprocess.DEVNULL)
     wait_for((rundir / "up").exists)
     started = time.monotonic()
-    for _ in numbers.rstrip(",").split(","):
+    for _ in range(times):
         (rundir / "heard").unlink(missing_ok=True)
         process.send_signal(signal.SIGINT)
         wait_for((rundir / "heard").exists)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 9
+
+
+def test_a_launcher_that_is_stopped_by_somebody_else_leaves_its_worker_time_to_save(rundir: RunDir, stage) -> None:
+    """A scheduler asks every process of a stage and not us; `accelerate launch` is gone before what it started."""
+    child = SAVES.replace("SIGINT", "SIGTERM").replace("sys.exit(0)", LEFT).replace("0.7", str(execute.LAST_WORDS + 1))
+    process = front(rundir, launcher(rundir, stage, child), stdout=subprocess.DEVNULL)
+    wait_for((rundir / "up").exists)
+    for each in psutil.Process(process.pid).children(recursive=True):
+        each.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130
+    assert runs.state(rundir)["state"] == "interrupted"
 
 
 def test_a_stage_that_does_not_end_is_killed(rundir: RunDir, stage) -> None:
-    before = "import signal; execute.PATIENCE = ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))"
+    before = "import signal; execute.PATIENCE = ((signal.SIGINT, 0.2), (signal.SIGINT, 0.2), (signal.SIGKILL, 5.0))"
     code = IGNORES.format(numbers="signal.SIGINT, signal.SIGTERM")
     process = front(rundir, stage("one", code), before=before, stdout=subprocess.DEVNULL)
     wait_for((rundir / "up").exists)

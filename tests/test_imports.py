@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from sysml_run import cli, resources
+
+from . import finished_package
 
 HEAVY = {
     "accelerate", "bitsandbytes", "datasets", "deepspeed", "gguf", "huggingface_hub", "jinja2", "jsonschema",
@@ -56,6 +59,9 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "plan with changes": (["plan", "one.yaml", "--set", "seed=1", "--hardware", "cpu"], 0),
     "plan of a smoke run": (["plan", "one.yaml", "--smoke"], 0),
     "plan as files": (["plan", "one.yaml", "--write", "files"], 0),
+    "verify": (["verify", "package"], 0),
+    "report": (["report", "run"], 0),
+    "package": (["package", "run", "--out", "out"], 0),
     "run without a recipe": ([], 2),
     "resume without a run": (["one.yaml", "--resume"], 2),
     "run with nothing to do": (["one.yaml", "--only", "merge"], 2),
@@ -65,6 +71,8 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text("{}\n")
+    finished_package.make(tmp_path / "run")
+    shutil.copytree(tmp_path / "run" / "package", tmp_path / "package")
     (tmp_path / "axolotl.yml").write_text("base_model: tiny\nadapter: lora\nlora_r: 8\nsequence_len: 512\n")
     (tmp_path / "one.yaml").write_text("""\
 version: 1

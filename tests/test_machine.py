@@ -70,3 +70,15 @@ def test_this_machine() -> None:
     assert seen.memory > 2**28
     assert seen.python == sys.executable
     assert seen.accelerate == str(Path(sys.executable).parent / "accelerate")
+
+
+@pytest.mark.parametrize(
+    ("device", "number", "found"),
+    [(None, None, 0), ("TPU", "8", 0), ("CPU", "8", 8), ("cpu", None, 1), ("CPU", "many", 1), ("CPU", "0", 1)],
+)
+def test_virtual_devices(device: str | None, number: str | None, found: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PJRT_DEVICE", device), ("CPU_NUM_DEVICES", number)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert machine.virtual() == machine.look().virtual == found

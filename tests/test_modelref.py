@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sysml_run.errors import UsageError
-from sysml_run.modelref import ARCHITECTURES, ModelRef, locate
+from sysml_run.modelref import ARCHITECTURES, ModelRef, is_adapter, locate, trained
 
 
 @pytest.fixture
@@ -74,3 +74,13 @@ def test_what_is_not_there(name: str, words: str, hint: str) -> None:
         locate(name)
     assert words in error.value.message
     assert hint in str(error.value.hint)
+
+
+def test_what_is_trained_may_be_an_adapter_alone(tmp_path: Path) -> None:
+    assert not is_adapter(str(tmp_path))
+    with pytest.raises(UsageError, match="is not a model"):
+        trained(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert trained(str(tmp_path)) == ModelRef("folder", str(tmp_path))
+    assert trained("tiny:llama").kind == "tiny"
+    assert trained("own/adapter").kind == "hub"

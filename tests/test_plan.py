@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,35 @@ def resolved(*assignments: str, hardware: str | None = None) -> Resolved:
     return resolve(overrides.swap_hardware(read, hardware) if hardware else read)
 
 
+def on_cards(name: str, size: str) -> Plan:
+    """A shipped recipe with the ZeRO stage left to the plan."""
+    read = overrides.swap_hardware(document.load(resources.recipes() / f"{name}.yaml"), f"gpu:{size}")
+    return plan.make(resolve(overrides.apply(read, ["hardware.zero_stage=auto"])), NEW, "/runs/1")
+
+
+CARDS = ("1xl4-24gb", "8xa100-80gb", "2x8xh100-80gb")
 ONE = resolved()
+TPUS = ("v3-8", "v4-32", "v5e-64", "v6e-256")
+
+
+def made_for(recipe: Callable[[str], Resolved], topology: str) -> Plan:
+    return plan.make(recipe(topology), NEW, "/runs/1")
+
+
+def specialist(topology: str) -> Resolved:
+    """A full fine-tune of a model that one core cannot hold."""
+    full = ("model.base_model=meta-llama/Meta-Llama-3-8B", "lora=null", "training.gradient_checkpointing=true")
+    return resolved(*full, "prompt.packing=true", "training.micro_batch_size=1", hardware=f"tpu:{topology}")
+
+
+def on_tpu(topology: str) -> Resolved:
+    """The generalist; the batch that it asks for is smaller than one row for each of 256 devices."""
+    read = overrides.swap_hardware(
+        document.load(resources.recipes() / "generalist_mixtral_lora.yaml"), f"tpu:{topology}"
+    )
+    return resolve(overrides.apply(read, ["training.effective_batch_size=512"]))
+
+
 VARIANTS: dict[str, Callable[[], Plan]] = {
     "quickstart": lambda: plan.make(shipped("quickstart"), OLD, "/runs/a b"),
     "quickstart_bf16_offline": lambda: plan.make(shipped("quickstart"), NEW, "/runs/1", offline=True),
@@ -60,19 +89,17 @@ VARIANTS: dict[str, Callable[[], Plan]] = {
     "two_processes_zero_3": lambda: plan.make(
         resolved("hardware={accelerator: cpu, devices: 2, zero_stage: 3, precision: bf16}"), OLD, "/runs/1"
     ),
-    "generalist_on_1xl4-24gb": lambda: plan.make(generalist("gpu:1xl4-24gb"), NEW, "/runs/1"),
-    "generalist_on_8xa100-80gb": lambda: plan.make(generalist("gpu:8xa100-80gb"), NEW, "/runs/1"),
-    "generalist_on_2x8xh100-80gb": lambda: plan.make(generalist("gpu:2x8xh100-80gb"), NEW, "/runs/1"),
+    **{f"generalist_on_{size}": partial(on_cards, "generalist_mixtral_lora", size) for size in CARDS},
+    **{f"quickstart_on_{size}": partial(on_cards, "quickstart", size) for size in CARDS},
     "without_deepspeed": lambda: plan.make(
         resolved("hardware={accelerator: gpu, devices: 2, zero_stage: null, precision: fp16}"), NEW, "/runs/1"
     ),
+    **{f"specialist_on_{name}": partial(made_for, specialist, name) for name in TPUS},
+    **{f"generalist_on_{name}": partial(made_for, on_tpu, name) for name in TPUS},
+    "virtual_devices": lambda: plan.make(
+        resolved(hardware="tpu:v3-8"), dataclasses.replace(OLD, virtual=4), "/runs/1", offline=True
+    ),
 }
-
-
-def generalist(hardware: str) -> Resolved:
-    """The generalist with the ZeRO stage left to the plan."""
-    read = overrides.swap_hardware(document.load(resources.recipes() / "generalist_mixtral_lora.yaml"), hardware)
-    return resolve(overrides.apply(read, ["hardware.zero_stage=auto"]))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -159,7 +186,30 @@ def test_devices_and_nodes_multiply() -> None:
     recipe = resolved(hardware="gpu:2x8").recipe
     assert plan.world_size(recipe) == 16
     assert plan.batch(recipe)["effective"] == 8 * 16
-    assert plan.world_size(resolved(hardware="tpu:v3-8").recipe) == 1
+    assert plan.world_size(resolved(hardware="tpu:v3-8").recipe) == 8
+
+
+@pytest.mark.parametrize(
+    ("hardware", "virtual", "machines"),
+    [("tpu:v3-8", 0, 1), ("tpu:v4-32", 0, 4), ("tpu:v4-32", 16, 1), ("gpu:2x8", 0, 2), ("cpu", 0, 1)],
+)
+def test_machines_that_train_together(hardware: str, virtual: int, machines: int) -> None:
+    recipe = resolved(hardware=hardware).recipe
+    assert plan.machines(recipe, dataclasses.replace(OLD, virtual=virtual)) == machines
+
+
+def test_a_model_that_is_not_known_has_no_memory_in_the_plan() -> None:
+    made = plan.make(resolved("model.base_model=some/model", hardware="tpu:v3-8"), OLD, "/runs/1")
+    named = {item.pointer for item in made.derived}
+    assert "memory" not in named
+    assert {"global micro batch", "processes"} <= named
+    assert "global micro batch" not in made.sources
+
+
+def test_what_a_slice_needs_stays_where_it_is_written() -> None:
+    written = ("prompt.padding=bucketed", "model.attn_implementation=sdpa")
+    made = plan.make(resolved(*written, hardware="tpu:v3-8"), OLD, "/runs/1")
+    assert (made.recipe.prompt.padding, made.recipe.model.attn_implementation) == ("bucketed", "sdpa")
 
 
 def test_threads_are_shared_among_processes() -> None:

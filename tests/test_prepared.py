@@ -75,7 +75,9 @@ def test_what_the_worker_prepares_is_found_without_its_libraries(make: Make, tmp
     assert found is not None
     assert found.rows == record["rows"]
     assert sum(found.rows.values()) == 30
-    assert found.report == read_json(tmp_path / "run/data/report.json")
+    report = read_json(tmp_path / "run/data/report.json")
+    assert report["template"].pop("origin") == "that of tiny:llama"  # the run's own word on it
+    assert found.report == report
     assert len(store.load(RunDir(tmp_path / "run")).split("train")) == found.rows["train"]
     code = (
         "import json, sys; from sysml_run import prepared, resolve\n"

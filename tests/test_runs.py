@@ -208,3 +208,73 @@ def test_the_lock_can_be_taken_before_anything_is_there(tmp_path: Path) -> None:
     with runs.owned(RunDir(tmp_path / "a/b")):
         assert (tmp_path / "a/b/.lock").is_file()
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
+def test_a_run_whose_state_cannot_be_read_is_passed_over(folder: Path, text: str) -> None:
+    rundir = create(folder, 1)
+    (rundir / "status.json").write_text(text)
+    assert runs.state(rundir) == {"state": "unknown", "stage": None}
+    assert runs.interrupted(folder, planned(folder)) is None
+    runs.set_state(rundir, "interrupted", "train")
+    assert runs.interrupted(folder, planned(folder)) == rundir
+
+
+def test_a_run_whose_recipe_cannot_be_read_is_named(folder: Path) -> None:
+    rundir = create(folder, 1)
+    runs.set_state(rundir, "interrupted", "train")
+    rundir.recipe.write_text("{")
+    with pytest.raises(UsageError, match=r"recipe\.json cannot be read") as error:
+        runs.interrupted(folder, planned(folder))
+    assert "move that run away" in str(error.value.hint)
+
+
+def test_where_a_relative_artifacts_dir_counts_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "here").mkdir(parents=True)
+    monkeypatch.chdir(folder / "here")
+    assert runs.published(None, None) is None
+    assert runs.published(None, "/models") == "/models"
+    assert runs.published(None, "~/models") == "~/models"
+    assert runs.published(None, "models/x") == f"{folder}/here/models/x"
+    rundir = create(folder, 1, f"artifacts.dir={folder}/here/models/x")
+    monkeypatch.chdir(folder)
+    assert runs.published(rundir, "models/x") == f"{folder}/here/models/x"
+    assert runs.published(rundir, "models/y") == f"{folder}/models/y"
+    assert runs.same(rundir, planned(folder, "artifacts.dir=models/x"))
+    assert runs.changes(rundir, planned(folder, "artifacts.dir=models/y")) == ["artifacts.dir"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "first"),
+    [
+        (["artifacts.dir", "artifacts.max_shard_size"], "package"),
+        (["artifacts.dir", "quantization.export.0.type"], "quantize"),
+        (["quantization.export"], "quantize"),
+        (["artifacts.dir", "quantization.load"], None),
+        (["seed"], None),
+    ],
+)
+def test_what_may_change_after_training(keys: list[str], first: str | None) -> None:
+    assert runs.exports(keys) == first
+
+
+def test_a_run_gets_other_exports(folder: Path) -> None:
+    rundir = create(folder, 1)
+    for stage in ("prepare", "train", "evaluate", "package", "report"):
+        (rundir / "records").mkdir(exist_ok=True)
+        rundir.record(stage).write_text("{}")
+    (rundir / "manifest.json").write_text("{}")
+    made = planned(rundir.path, "artifacts.max_shard_size=50MB")
+    again = runs.reopen(rundir, made, "another text", planview.values(made, "one.yaml"), "package")
+    assert again == ["package", "report"]
+    assert [stage for stage in ("prepare", "train", "evaluate") if rundir.done(stage)] == [
+        "prepare",
+        "train",
+        "evaluate",
+    ]
+    assert not rundir.done("package")
+    assert not (rundir / "manifest.json").exists()
+    assert runs.same(rundir, made)
+    assert (rundir / "recipe.yaml").read_text() == "another text"
+    event = json.loads((rundir / "events.jsonl").read_text())
+    assert (event["event"], event["keys"], event["again"]) == ("exports_changed", ["artifacts.max_shard_size"], again)

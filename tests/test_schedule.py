@@ -55,6 +55,13 @@ def test_a_last_step_of_fewer_rows_is_a_step(rows: int, batch: dict[str, int], e
     assert schedule.steps(rows, BATCH | batch, recipe()) == Steps(each, 2 * each, 0)
 
 
+@pytest.mark.parametrize(("rows", "each"), [(64, 4), (71, 4), (72, 5), (8, 1), (7, 1)])
+def test_a_slice_drops_a_last_batch_of_fewer_rows(rows: int, each: int) -> None:
+    batch = {"micro": 1, "accumulation": 2, "world_size": 8, "effective": 16}
+    tpu = recipe("training.num_epochs=1", "hardware={accelerator: tpu, topology: v3-8}")
+    assert schedule.steps(rows, batch, tpu) == Steps(each, each, 0)
+
+
 def test_parts_of_an_epoch_are_rounded_up() -> None:
     assert schedule.steps(40, BATCH, recipe("training.num_epochs=1.25")) == Steps(10, 13, 0)
 

@@ -17,7 +17,7 @@ from sysml_run.resolve import Resolved, resolve
 RECIPE = """\
 version: 1
 name: big
-model: {{base_model: tiny:mixtral, revision: abc, attn_implementation: flash_attention_2}}
+model: {{base_model: tiny:mixtral, revision: abc, attn_implementation: flash_attention_2, kernels: liger}}
 datasets:
   - {{path: {path}, type: messages}}
   - {{path: rows.jsonl, type: prompt_completion}}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from . import architecture
+from . import architecture, slices
 from .errors import UsageError
 from .modelref import locate
 from .recipe import HardwareGpu, HardwareTpu, Lora, Recipe
@@ -80,11 +80,13 @@ def state_bytes(recipe: Recipe) -> dict[str, int] | None:
     lookup tables of optimizers and quantizers. With ZeRO each device holds an equal share of the optimizer's state
     (stage 1), of the gradients too (2) and of the weights too (3), as in Rajbhandari et al. 2020, section 5; its state
     is that of one long vector, and DeepSpeed 0.19 adds an fp32 copy of what is trained. None for an architecture that
-    is not known, on a TPU, and while `precision` or `zero_stage` is still `auto`.
+    is not known, and while `precision` or `zero_stage` is still `auto`. Raises UsageError for an unknown TPU slice.
     """
     found, hardware = _architecture(recipe), recipe.hardware
-    if found is None or isinstance(hardware, HardwareTpu) or "auto" in (hardware.precision, hardware.zero_stage):
+    if found is None or "auto" in (hardware.precision, getattr(hardware, "zero_stage", None)):
         return None
+    if isinstance(hardware, HardwareTpu):
+        return _on_xla(recipe, found, slices.find(hardware.topology).devices)
     stage = int(hardware.zero_stage or 0)
     world = hardware.devices * getattr(hardware, "nodes", 1)
     trained = [*_trained(recipe, found)]
@@ -100,6 +102,23 @@ def state_bytes(recipe: Recipe) -> dict[str, int] | None:
         host += each[name] if place == "cpu" else 0
         each[name] = each[name] if place == "none" else 0
     return each | {"host": host}
+
+
+def _on_xla(recipe: Recipe, found: architecture.Architecture, devices: int) -> dict[str, int]:
+    """Each device holds an equal share of all of it; the optimizer's state is that of each tensor."""
+    trained = [*_trained(recipe, found)]
+    gradients = sum(_trained_bytes(recipe, tensor) for tensor in trained)
+    whole = {
+        "weights": _base_bytes(recipe, found) + (gradients if recipe.lora else 0),
+        "gradients": gradients,
+        "optimizer": sum(tensor.times * _state(recipe.optimizer.name, tensor, 4) for tensor in trained),
+    }
+    return {name: _share(size, devices, True) for name, size in whole.items()} | {"host": 0}
+
+
+def architecture_of(recipe: Recipe) -> architecture.Architecture | None:
+    """What the base model is built of; None where it is not known or cannot be read."""
+    return _readable(recipe)
 
 
 def _architecture(recipe: Recipe) -> architecture.Architecture | None:

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 NAMED = 5
+BALANCED = 8  # values of a field
+TITLES = ("", "rows", "tokens p50", "p95", "max", "cut", "answers p50", "p95", "of tokens")
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """Rows, files passed over, what the recipe did to rows, a line a split, copies, packing, warnings."""
+    """Rows, template, datasets that lost some, files passed over, what the recipe did, splits, copies, warnings."""
     rows = report["rows"]
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rows["dropped"].items()))
-    yield f"prepare: {rows['read']} rows read, {rows['kept']} kept" + (f"; left out: {reasons}" if reasons else "")
+    reasons = f"; left out: {counted(rows['dropped'])}" if rows["dropped"] else ""
+    yield f"prepare: {rows['read']} rows read, {rows['kept']} kept{reasons}"
+    if "template" in report:
+        yield f"  template: {report['template']['name']}, {report['template'].get('origin', '')}".rstrip(", ")
+    yield from datasets(report.get("datasets", []))
     yield from passed_over(report["files"])
     yield from chosen(report)
-    held = [name for name, split in report["splits"].items() if split["rows"]]
-    yield from (split_line(name, report["splits"][name]) for name in held)
-    yield from (leak_line(name, report["leakage"]) for name in held if name in report["leakage"])
+    held = {name: split for name, split in report["splits"].items() if split["rows"]}
+    yield from table([TITLES, *(cells(name, split) for name, split in held.items())])
+    yield from (cut(name, split) for name, split in held.items() if split.get("cut_tokens"))
+    yield from (balance(field, values) for field, values in report.get("balance", {}).items())
     same = report["duplicates"]
-    yield f"  copies: {same['exact']} exact, {same['masked']} but for numbers and hex"
+    yield f"  copies: {same['exact']} rows repeat another word for word, {same['masked']} but for numbers and hex"
+    yield from (leak(name, held[name]["rows"], report["leakage"]) for name in held if name in report["leakage"])
     if "packing" in report:
         yield packing_line(report["packing"])
     yield from (f"  warning: {warning}" for warning in report["warnings"])
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def datasets(found: list[dict[str, Any]]) -> Iterator[str]:
+    """What each of several datasets gave, and of any dataset the first row of each wrong shape."""
+    for each in found:
+        name = f"  datasets.{each['dataset']}"
+        reasons = f"; left out: {counted(each['dropped'])}" if each["dropped"] else ""
+        if len(found) > 1:
+            yield f"{name} ({each['type']}): {each['read']} rows read, {each['kept']} kept{reasons}"
+        yield from (f"{name}: {reason}: the first is row {where}" for reason, where in each["first"].items())
+        if any(" has " in where for where in each["first"].values()):
+            yield f"{name}: type {each['type']} wants {each['wants']}"
 
 
 def chosen(report: dict[str, Any]) -> Iterator[str]:
@@ -49,26 +72,44 @@ def passed_over(files: list[dict[str, Any]]) -> Iterator[str]:
         yield f"  … and {len(named) - NAMED} more, in the report"
 
 
-def split_line(name: str, split: dict[str, Any]) -> str:
-    tokens, loss = split["tokens"], split.get("loss")
-    learned = f", p50 {loss['p50']}, p95 {loss['p95']}" if loss else ""
-    return (
-        f"  {name:<10} {split['rows']:>7} rows  tokens p50 {tokens['p50']}, p95 {tokens['p95']}, max {tokens['max']}; "
-        f"truncated {split['truncated']}{cut(split)}; answers {split['answer_share']:.0%} of tokens{learned}"
-    )
+def table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Columns as wide as what stands in them; the first is set left, numbers right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *numbers in rows:
+        right = "  ".join(text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True))
+        yield f"  {name.ljust(widths[0])}  {right}"
 
 
-def cut(split: dict[str, Any]) -> str:
-    """How many tokens truncation took, where it took any."""
-    if not split.get("cut_tokens"):
-        return ""
-    return f" ({split['truncated_share']:.0%}, {split['cut_tokens']} tokens cut)"
+def cells(name: str, split: dict[str, Any]) -> tuple[str, ...]:
+    """A line of the table, under TITLES."""
+    tokens, loss = split["tokens"], split["loss"]
+    numbers = (split["rows"], tokens["p50"], tokens["p95"], tokens["max"], split["truncated"], loss["p50"], loss["p95"])
+    return (name, *(f"{number:,}" for number in numbers), f"{split['answer_share']:.0%}")
 
 
-def leak_line(name: str, leakage: dict[str, Any]) -> str:
-    found, drawn = leakage[name], leakage.get("random_split", {}).get(name)
-    beside = f"; in a random split {drawn['exact']} and {drawn['masked']}" if drawn else ""
-    return f"  {name} rows also in train: {found['exact']} exact, {found['masked']} but for numbers and hex{beside}"
+def cut(name: str, split: dict[str, Any]) -> str:
+    """What truncation took of a split."""
+    share = f"{split['truncated']} rows ({split['truncated_share']:.0%})"
+    return f"  {name}: {share} are cut to prompt.sequence_len and lose {split['cut_tokens']:,} tokens"
+
+
+def balance(field: str, values: Mapping[str, Mapping[str, int]]) -> str:
+    """The commonest values of a field, over all splits."""
+    counts = [f"{value} {sum(sides.values()):,}" for value, sides in values.items()]
+    more = f" and {len(counts) - BALANCED} more" if len(counts) > BALANCED else ""
+    return f"  {field}: {', '.join(counts[:BALANCED])}{more}"
+
+
+def leak(name: str, rows: int, leakage: dict[str, Any]) -> str:
+    """Rows of a held-out split that stand in training, and how many would after a random split."""
+    drawn = leakage.get("random_split", {}).get(name)
+    beside = f"; in a random split {' and '.join(shares(drawn, rows))}" if drawn else ""
+    exact, masked = shares(leakage[name], rows)
+    return f"  {name} rows also in train: {exact}, but for numbers and hex {masked}{beside}"
+
+
+def shares(found: Mapping[str, int], rows: int) -> list[str]:
+    return [f"{found[kind]} ({found[kind] / rows:.0%})" for kind in ("exact", "masked")]
 
 
 def packing_line(packing: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ LITTLE_DISK = 5e9  # bytes; less rarely holds the caches and outputs of any run
 PATIENCE = 10  # seconds for nvidia-smi
 NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
 ON_CPU = "add --hardware cpu to train on the processor"
+WITHOUT_TPU = f"{ON_CPU}, or export PJRT_DEVICE=CPU CPU_NUM_DEVICES=8 to have XLA do it as on a TPU"
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def checks(recipe: Recipe | None, root: Path = machine.ROOT) -> list[Check]:
 
 
 def lacking(recipe: Recipe) -> list[Check]:
-    """What a recipe for cards does not find here: cards, or a torch that sees them."""
-    if not isinstance(recipe.hardware, HardwareGpu):
+    """What a recipe for cards or a TPU does not find here: those, or a torch that sees them."""
+    if isinstance(recipe.hardware, HardwareCpu):
         return []
-    seen = (*_accelerators(recipe, machine.ROOT), _library(needs.look("torch"), recipe))
+    seen = (*_accelerators(recipe, machine.ROOT), _library(needs.look("torch", needs.extra(recipe)), recipe))
     return [check for check in seen if check.state == "missing"]
 
 
@@ -128,20 +129,32 @@ def gpus() -> tuple[list[str], tuple[str, str] | None]:
 
 def _tpu(wanted: bool, root: Path) -> Check:
     """A TPU VM has one /dev/accel* or /dev/vfio/* for each chip (cloud.google.com/tpu/docs)."""
+    if virtual := machine.virtual():
+        said = f"none is asked for: PJRT_DEVICE=CPU makes {virtual} virtual devices of the processor"
+        return Check("accelerators", "TPU", "warning", said, "unset PJRT_DEVICE on a TPU VM")
     found = [*root.glob("dev/accel*"), *(path for path in root.glob("dev/vfio/*") if path.name.isdigit())]
     names = ", ".join(sorted(f"/{path.relative_to(root)}" for path in found)) or "none"
-    return Check(
-        "accelerators",
-        "TPU",
-        "missing" if wanted and not found else "ok",
-        names,
-        ON_CPU if wanted and not found else None,
-    )
+    if wanted and not found:
+        return Check("accelerators", "TPU", "missing", names, WITHOUT_TPU)
+    if found and not wanted and needs.look("torch_xla").version is None:
+        return Check("accelerators", "TPU", "warning", f"{names}; torch_xla is not installed", needs.TPU_EXTRA)
+    return Check("accelerators", "TPU", "ok", names)
 
 
 def _libraries(recipe: Recipe | None) -> Iterator[Check]:
+    extra = needs.extra(recipe) if recipe else "train"
     for name in needs.libraries(recipe) if recipe else needs.pins() or needs.TRAINING:
-        yield _library(needs.look(name), recipe)
+        yield _library(needs.look(name, extra), recipe)
+    if extra == "train":
+        yield from _in_the_way()
+
+
+def _in_the_way() -> Iterator[Check]:
+    """accelerate and transformers compute on XLA wherever torch_xla can be imported."""
+    found = needs.look("torch_xla").version
+    if found is not None:
+        said = f"{found} is installed: every other program of this Python trains on XLA; sysml-run keeps it off"
+        yield Check("libraries", "torch_xla", "warning", said, "export USE_TORCH_XLA=0, or pip uninstall torch_xla")
 
 
 def _library(library: needs.Library, recipe: Recipe | None) -> Check:
@@ -149,6 +162,9 @@ def _library(library: needs.Library, recipe: Recipe | None) -> Check:
     if library.version is None:
         return Check("libraries", library.name, "missing", f"not installed{wanted}", library.install)
     if not needs.fits(library.version, library.wanted):
+        if library.name == "torch" and recipe is not None and isinstance(recipe.hardware, HardwareTpu):
+            found = f"{library.version}{wanted}: torch_xla 2.9 loads with no other"
+            return Check("libraries", "torch", "missing", found, needs.TPU_EXTRA)
         return Check("libraries", library.name, "warning", f"{library.version}{wanted}", library.install)
     gpu = recipe is not None and isinstance(recipe.hardware, HardwareGpu)
     if library.name == "torch" and library.version.endswith("+cpu") and (gpu or gpus()[0]):

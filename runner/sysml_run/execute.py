@@ -16,11 +16,13 @@ from typing import IO
 
 from .backends.base import PLACE, Launch, shell
 from .errors import StageError
+from .failures import failure
 from .rundir import RunDir, read_json
 from .runs import set_state
 
 # Signal, and the seconds it is given: a training step on a slow machine, and its checkpoint, take minutes.
-PATIENCE = ((signal.SIGINT, 300.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+# A second SIGINT says "at once" to a worker; SIGTERM does not, for a scheduler may send it several times.
+PATIENCE = ((signal.SIGINT, 300.0), (signal.SIGINT, 10.0), (signal.SIGKILL, 5.0))
 STOPPED = 130  # a worker's exit code when it was asked to stop
 LAST_WORDS = 5.0  # seconds that what a finished process left behind may go on writing
 
@@ -29,7 +31,9 @@ def run(launches: Sequence[Launch], rundir: RunDir, lock: int) -> None:
     """Run what is not done yet. Raises StageError when a stage fails, KeyboardInterrupt when the user stops it."""
     with _stoppable():
         for launch in launches:
-            if not rundir.done(launch.stage):
+            if rundir.done(launch.stage):
+                sys.stdout.write(f"{launch.stage}: done before\n")
+            else:
                 _stage(launch, rundir, lock)
 
 
@@ -50,23 +54,11 @@ def start(launch: Launch, log: Path, lock: int) -> int:
         os.close(theirs)
     try:
         code = process.wait()
-        relay.join(LAST_WORDS)
+        relay.join(PATIENCE[0][1] if -code in (signal.SIGINT, signal.SIGTERM) else LAST_WORDS)
     except KeyboardInterrupt:
         _stop(process, relay)
         raise
     return code
-
-
-def failure(stage: str, code: int, rundir: RunDir) -> StageError:
-    """What to tell the user: the worker's own words where it left some, and always the log."""
-    log = rundir.log(stage)
-    if _killed(code, log):
-        return StageError(f"{stage} was killed, most likely for lack of memory", f"log: {log}")
-    if rundir.error.is_file():
-        left = read_json(rundir.error)
-        hint = "\n".join(filter(None, [left.get("hint"), f"log: {log}"]))
-        return StageError(f"{stage} failed: {left['message']}", hint)
-    return StageError(f"{stage} failed with exit code {code}", f"log: {log}\n{_tail(log)}")
 
 
 @contextmanager
@@ -187,18 +179,3 @@ def _written(sink: IO[bytes], data: bytes) -> bool:
 def _stopped(rundir: RunDir) -> bool:
     """Whether the worker was asked to stop by somebody else, such as a cluster's scheduler, and left word of it."""
     return rundir.error.is_file() and bool(read_json(rundir.error).get("interrupted"))
-
-
-def _killed(code: int, log: Path) -> bool:
-    """Whether the process, or one that `accelerate launch` had started, was killed from outside.
-
-    Of several processes the others then fail too, for want of the first; torch's launcher names the root cause last.
-    """
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "died with <Signals.SIGKILL" in _tail(log, 1):
-        return True
-    _, said, cause = _tail(log, 40).rpartition("Root Cause")
-    return bool(said) and "(SIGKILL)" in cause
-
-
-def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
@@ -9,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
+FASTER = ("flash_attn", "kernels", "liger_kernel")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine: `cores` a process may use, `memory` in bytes, whether the processor computes in bf16, and why."""
+    """This machine: `cores` a process may use, `memory` in bytes, whether the processor computes in bf16, and why.
+
+    `virtual` is how many devices XLA is asked to make of the processor in place of a TPU's; 0 where it is not asked to.
+    `installed` are those of FASTER that are.
+    """
 
     cores: int
     memory: int
@@ -22,6 +28,8 @@ class Machine:
     bf16: bool
     bf16_reason: str
     python: str
+    virtual: int = 0
+    installed: tuple[str, ...] = ()
 
     @property
     def accelerate(self) -> str:
@@ -36,7 +44,21 @@ def look(root: Path = ROOT) -> Machine:
     found = next((flag for flag in BF16_FLAGS if flag in flags.split()), None)
     reason = f"this processor has {found}" if found else "this processor has no bf16 instructions"
     processor = _field(info, "model name") or platform.processor() or platform.machine()
-    return Machine(cores(root), memory(root), processor, found is not None, reason, sys.executable)
+    bf16 = found is not None
+    return Machine(cores(root), memory(root), processor, bf16, reason, sys.executable, virtual(), installed())
+
+
+def installed() -> tuple[str, ...]:
+    """The libraries of faster kernels for cards that are installed; imports none of them."""
+    return tuple(name for name in FASTER if importlib.util.find_spec(name) is not None)
+
+
+def virtual() -> int:
+    """Devices that PJRT_DEVICE=CPU and CPU_NUM_DEVICES, which are torch_xla's, ask for."""
+    if os.environ.get("PJRT_DEVICE", "").upper() != "CPU":
+        return 0
+    number = os.environ.get("CPU_NUM_DEVICES", "1")
+    return max(1, int(number)) if number.isdigit() else 1
 
 
 def cores(root: Path = ROOT) -> int:

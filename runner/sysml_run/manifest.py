@@ -1,4 +1,4 @@
-"""Checksums: what a package or a run holds, what made it, and whether every byte is still the same.
+"""Checksums: what a package or a run holds, and what made it.
 
 They find damage and later edits. They are no signature: who can change a file can change the manifest too.
 """
@@ -12,11 +12,10 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from . import machine
-from .errors import UsageError
 from .rundir import PARTIAL, RunDir, read_json, write_json, write_text
 
 FORMAT = 1
@@ -49,17 +48,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def entries(folder: Path, names: Iterable[str]) -> Entries:
+def entries(folder: Path, files: Iterable[str]) -> Entries:
     """`{name: {"sha256", "bytes"}}` of files in `folder`."""
-    return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(names)}
+    return {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(files)}
 
 
 def write(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Leave `manifest.json` and `SHA256SUMS` (for `sha256sum -c`) over every file of a package; gives the manifest."""
-    files = entries(folder, _names(folder) - {NAME, SUMS})
+    files = entries(folder, names(folder) - {NAME, SUMS})
     made = {"format": FORMAT, "kind": "package", **facts, "files": files}
     write_json(folder / NAME, made)
-    write_text(folder / SUMS, _sums(files | entries(folder, [NAME])))
+    write_text(folder / SUMS, sums(files | entries(folder, [NAME])))
     return made
 
 
@@ -78,7 +77,7 @@ def write_run(rundir: RunDir) -> dict[str, Any]:
         "versions": versions(),
         "hardware": _hardware(),
         "git": _git(rundir),
-        "files": entries(rundir.path, _artifacts(rundir.path)),
+        "files": entries(rundir.path, artifacts(rundir.path)),
     }
     write_json(rundir / NAME, made)
     return made
@@ -96,80 +95,7 @@ def data(prepare: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"name": file["name"], "bytes": file["size"], "sha256": file["sha256"]} for file in files]
 
 
-def verify(folder: Path) -> list[str]:
-    """What differs from the manifest of a package or run: `NAME: missing`, `changed` or `extra`, by name.
-
-    Raises UsageError when there is no manifest of ours.
-    """
-    made = _load(folder)
-    listed: Entries = made["files"]
-    present = _artifacts(folder) if made["kind"] == "run" else _names(folder) - {NAME, SUMS}
-    problems = dict.fromkeys(present - set(listed), "extra")
-    for name, entry in listed.items():
-        problem = _compare(folder, name, entry)
-        if problem:
-            problems[name] = problem
-    if made["kind"] == "package":
-        problems |= _compare_sums(folder, listed)
-    return [f"{name}: {problem}" for name, problem in sorted(problems.items())]
-
-
-def refusal(folder: Path) -> str | None:
-    """Why `folder` may not be replaced by a package; None if it is absent, empty or a package of ours alone."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
-    if not folder.is_dir():
-        return "it is a file"
-    try:
-        made = _load(folder)
-    except UsageError as error:
-        return error.message
-    foreign = sorted(_names(folder) - set(made["files"]) - {NAME, SUMS})
-    if made["kind"] != "package":
-        return "it is a run directory"
-    return f"it holds files that are not part of the package: {', '.join(foreign[:3])}" if foreign else None
-
-
-def _load(folder: Path) -> dict[str, Any]:
-    try:
-        made: Any = read_json(folder / NAME)
-    except FileNotFoundError:
-        raise UsageError(f"{folder} has no {NAME}", "name a package or a finished run directory") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder / NAME} cannot be read: {error}") from None
-    known = isinstance(made, dict) and made.get("format") == FORMAT and made.get("kind") in ("package", "run")
-    if not known or not isinstance(made.get("files"), dict):
-        raise UsageError(f"{folder / NAME} is not a manifest of sysml-run (format {FORMAT})")
-    return dict(made)
-
-
-def _compare(folder: Path, name: str, entry: Any) -> str | None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        return "listed, but outside the folder"
-    file = folder / path
-    if not file.is_file():
-        return "missing"
-    wanted = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else ()
-    same = wanted and wanted[0] == file.stat().st_size and wanted[1] == sha256(file)
-    return None if same else "changed"
-
-
-def _compare_sums(folder: Path, listed: Entries) -> dict[str, str]:
-    """`SHA256SUMS` vouches for the manifest, and says the same of every other file."""
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return {SUMS: "missing"}
-    except (OSError, ValueError):
-        return {SUMS: "changed"}
-    own = _sums(entries(folder, [NAME]))
-    if own not in lines:
-        return {NAME: "changed"}
-    return {} if sorted(lines) == sorted([own, *_sums(listed).splitlines(keepends=True)]) else {SUMS: "changed"}
-
-
-def _sums(files: Mapping[str, Mapping[str, Any]]) -> str:
+def sums(files: Mapping[str, Mapping[str, Any]]) -> str:
     """Lines in the format of coreutils; one that starts with a backslash has backslashes and line breaks escaped."""
     lines = []
     for name, entry in sorted(files.items()):
@@ -178,15 +104,16 @@ def _sums(files: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(lines)
 
 
-def _names(folder: Path) -> set[str]:
-    """Every file below `folder`, however deep; what an interrupted write left does not count."""
-    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-    names = (path.relative_to(folder) for path in found)
-    return {name.as_posix() for name in names if not any(part.startswith(PARTIAL) for part in name.parts)}
+def names(folder: Path, *, half_written: bool = False) -> set[str]:
+    """All below `folder` that is no folder, however deep; of what an interrupted write left only if asked for."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    whole = (name for name in found if half_written or not any(part.startswith(PARTIAL) for part in name.parts))
+    return {name.as_posix() for name in whole}
 
 
-def _artifacts(folder: Path) -> set[str]:
-    return {name for name in _names(folder) if name.split("/")[0] in ARTIFACTS}
+def artifacts(folder: Path) -> set[str]:
+    """What of a run directory belongs to its result; logs, checkpoints and state do not."""
+    return {name for name in names(folder) if name.split("/")[0] in ARTIFACTS}
 
 
 def _record(rundir: RunDir, stage: str) -> dict[str, Any]:

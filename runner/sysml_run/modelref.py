@@ -13,6 +13,7 @@ from .errors import UsageError
 ARCHITECTURES = ("llama", "mistral", "mixtral", "qwen2")  # of which tiny random models are made
 VOCABULARY = 1024  # tokens of the tokenizer made for a tiny model
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+ADAPTER = "adapter_config.json"
 FORMS = "a hub id (owner/name), a folder, a .gguf file, package:MODULE/FILE or tiny:ARCHITECTURE"
 
 
@@ -42,6 +43,16 @@ def locate(name: str) -> ModelRef:
     if HUB_ID.fullmatch(name) and not name.endswith(".gguf"):
         return ModelRef("hub", name)
     raise UsageError(f"model {name!r} is neither beside the recipe nor a hub id", f"write {FORMS}")
+
+
+def trained(name: str) -> ModelRef:
+    """The same of `model.trained`, which may be a folder with an adapter alone. Raises UsageError."""
+    return ModelRef("folder", name) if is_adapter(name) else locate(name)
+
+
+def is_adapter(name: str) -> bool:
+    """Whether it is a folder here in which PEFT saved an adapter."""
+    return Path(name).is_absolute() and (Path(name) / ADAPTER).is_file()
 
 
 def _tiny(architecture: str) -> ModelRef:

@@ -6,21 +6,27 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from .recipe import HardwareCpu, HardwareGpu, HardwareTpu, Recipe
+from .recipe import HardwareCpu, HardwareTpu, Recipe
 
 EXTRA = "pip install 'sysml-run[train]'"
+TPU_EXTRA = "python3 -m venv .venv-tpu && .venv-tpu/bin/pip install 'sysml-run[tpu]'"  # never beside train
 TRAINING = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "jinja2", "matplotlib")
 BITSANDBYTES = ("adamw_8bit", "lion", "lion_8bit")  # optimizers that it computes
 INSTALL: Mapping[str, str] = {
+    "liger_kernel": "pip install 'sysml-run[liger]'",
+    "flash_attn": "pip install flash-attn --no-build-isolation",
     "deepspeed": "pip install deepspeed==0.19.8",
-    "torch_xla": "pip install 'torch_xla[tpu]==2.9.0'",
+    "torch_xla": TPU_EXTRA,
+    "lion_pytorch": TPU_EXTRA,
     "gguf": EXTRA,
+    "libgguf": EXTRA,
     "llama_cpp": "pip install llama-cpp-python",
-    "gptqmodel": "pip install gptqmodel==7.6.0",  # 7.7 wants a newer torch than the pinned one
+    **dict.fromkeys(("gptqmodel", "optimum"), "pip install 'sysml-run[gptq]'"),
 }
-REQUIREMENT = re.compile(r"([\w.-]+)\s*([^;\s]*)\s*;\s*extra == .train.$")
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?\s*([^;\s]*)\s*;\s*extra == .(\w+).$")
 CLAUSE = re.compile(r"(==|!=|<=|>=|<|>)\s*([^,]+)")
 RELEASE = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -53,18 +59,29 @@ def libraries(recipe: Recipe) -> tuple[str, ...]:
     """What the stages of this recipe import."""
     models = (recipe.model.base_model, recipe.model.tokenizer)
     needed = [*TRAINING]
-    if recipe.optimizer.name in BITSANDBYTES or recipe.quantization.load is not None:
+    on_tpu = isinstance(recipe.hardware, HardwareTpu)
+    if (recipe.optimizer.name in BITSANDBYTES and not on_tpu) or recipe.quantization.load is not None:
         needed.append("bitsandbytes")
     if any(name.endswith(".gguf") for name in models if name):
         needed.append("gguf")
-    return (*needed, *_launching(recipe.hardware))
+    if recipe.model.kernels == "liger":
+        needed.append("liger_kernel")
+    if recipe.model.attn_implementation == "flash_attention_2" and find_spec("kernels") is None:
+        needed.append("flash_attn")
+    return (*needed, *_launching(recipe))
 
 
-def _launching(hardware: HardwareCpu | HardwareGpu | HardwareTpu) -> tuple[str, ...]:
+def _launching(recipe: Recipe) -> tuple[str, ...]:
+    hardware = recipe.hardware
     if isinstance(hardware, HardwareTpu):
-        return ("torch_xla",)
+        return ("torch_xla", *(("lion_pytorch",) if recipe.optimizer.name == "lion" else ()))
     several = isinstance(hardware, HardwareCpu) and hardware.devices > 1
     return ("deepspeed",) if several or hardware.zero_stage is not None else ()
+
+
+def extra(recipe: Recipe) -> str:
+    """The extra of sysml-run that brings what this recipe trains with."""
+    return "tpu" if isinstance(recipe.hardware, HardwareTpu) else "train"
 
 
 def command(name: str) -> str:
@@ -72,7 +89,7 @@ def command(name: str) -> str:
     return EXTRA if name in (*pins(), *TRAINING) else INSTALL.get(name, f"pip install {name}")
 
 
-def look(name: str) -> Library:
+def look(name: str, extra: str = "train") -> Library:
     """What is installed under a name, which is also the name it is imported by. Imports nothing."""
     from importlib import metadata  # takes longer to import than a recipe to check
 
@@ -80,11 +97,11 @@ def look(name: str) -> Library:
         version: str | None = metadata.version(name)
     except metadata.PackageNotFoundError:
         version = None
-    return Library(name, version, pins().get(name, ""))
+    return Library(name, version, pins(extra=extra).get(name, ""))
 
 
-def pins(package: str = "sysml-run") -> Mapping[str, str]:
-    """What the `train` extra asks for, by name; empty where sysml-run runs from a folder that nobody installed."""
+def pins(package: str = "sysml-run", extra: str = "train") -> Mapping[str, str]:
+    """What an extra asks for, by the names that are imported; empty where nobody installed sysml-run."""
     from importlib import metadata  # takes longer to import than a recipe to check
 
     try:
@@ -92,7 +109,7 @@ def pins(package: str = "sysml-run") -> Mapping[str, str]:
     except metadata.PackageNotFoundError:
         return {}
     found = (REQUIREMENT.match(line) for line in asked)
-    return {one[1].lower(): one[2] for one in found if one is not None}
+    return {one[1].lower().replace("-", "_"): one[2] for one in found if one is not None and one[3] == extra}
 
 
 def fits(version: str, wanted: str) -> bool:

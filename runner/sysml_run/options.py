@@ -86,7 +86,7 @@ def _plan(made: argparse.ArgumentParser) -> None:
     _changes(made)
     _machine(made)
     made.add_argument("--write", type=Path, metavar="DIR", help="write the run directory, ready to be run by hand")
-    clusters = ("slurm", "kubernetes", "skypilot")
+    clusters = ("slurm", "kubernetes", "skypilot", "gcloud")
     made.add_argument("--target", choices=clusters, help="a job for a cluster around the same commands")
     _format(made, "json")
 
@@ -140,6 +140,25 @@ def _migrate(made: argparse.ArgumentParser) -> None:
     made.add_argument("--out", type=Path, metavar="FILE", help="write the recipe here instead of printing it")
 
 
+def _report(made: argparse.ArgumentParser) -> None:
+    made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    _format(made, "json")
+
+
+def _verify(made: argparse.ArgumentParser) -> None:
+    made.add_argument("paths", nargs="+", type=Path, metavar="RUN|PACKAGE", help="finished runs, or packages")
+    _format(made, "json")
+
+
+def _package(made: argparse.ArgumentParser) -> None:
+    made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished run directories")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write, whole or not at all")
+    made.add_argument("--python", action="store_true", help="a Python package that pip installs")
+    made.add_argument("--pieces", metavar="SIZE", help="cut files larger than this, such as 50MB; join.py goes along")
+    made.add_argument("--push", metavar="OWNER/NAME", help="upload it to the hub too, with the token of HF_TOKEN")
+    made.add_argument("--public", action="store_true", help="with --push: a repository that everybody sees")
+
+
 COMMANDS: Mapping[str, Command] = {
     "run": Command(
         "All of a recipe: prepare, train, evaluate, merge, package, report (the default command).",
@@ -175,6 +194,29 @@ sysml-run plan recipes/quickstart.yaml --format json""",
 sysml-run data recipes/quickstart.yaml --show 2
 sysml-run data recipes/quickstart.yaml --show 1 --tokens
 sysml-run data recipes/quickstart.yaml --out rows""",
+    ),
+    "report": Command(
+        "What came of runs: before and after, where things are, how long each stage took.",
+        _report,
+        """\
+sysml-run report runs/quickstart/20260101-120000-abcd
+sysml-run report runs/quickstart/* --format json""",
+    ),
+    "verify": Command(
+        "Whether every byte of a package or a run is as it was written; names each file that is not.",
+        _verify,
+        """\
+sysml-run verify models/quickstart
+sysml-run verify runs/quickstart/20260101-120000-abcd --format json""",
+    ),
+    "package": Command(
+        "Finished runs as one folder to hand over: weights, tokenizer, quantized copies, model card, checksums.",
+        _package,
+        """\
+sysml-run package runs/quickstart/20260101-120000-abcd --out models/quickstart
+sysml-run package runs/a/1 runs/b/2 --out models/both      each in a folder of its own
+sysml-run package runs/a/1 --out dist --python --pieces 50MB
+sysml-run package runs/a/1 --out models/a --push OWNER/NAME""",
     ),
     "diff": Command(
         "What changed between two recipes, and what follows from it.",

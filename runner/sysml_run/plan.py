@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from . import slices
 from .backends import BACKENDS, named
 from .backends.base import ON_CPU, Derived, Launch, shell
 from .errors import UsageError
 from .machine import Machine
-from .recipe import Recipe
+from .recipe import HardwareTpu, Recipe
 from .resolve import Resolved, build
 
-ENV = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENV = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "USE_TORCH_XLA": "0",  # accelerate and transformers compute on XLA wherever torch_xla can be imported
+}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -32,6 +38,7 @@ STAGES = (
     Stage("train", "fine-tune"),
     Stage("evaluate", "loss and answers before and after"),
     Stage("merge", "adapter into base, proven equal", lambda recipe: recipe.lora is not None),
+    Stage("quantize", "GGUF and GPTQ copies, each measured", lambda recipe: bool(recipe.quantization.export)),
     Stage("package", "a folder that loads offline"),
     Stage("report", "report.html"),
 )
@@ -57,6 +64,8 @@ class Plan(Settled):
 
 def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = False) -> Plan:
     """Settle what the recipe left open and lay out the processes for the run directory `run` (an absolute path)."""
+    if offline:  # the package kernels is a way to the hub
+        machine = replace(machine, installed=tuple(name for name in machine.installed if name != "kernels"))
     settled = settle(resolved, machine)
     recipe = settled.recipe
     env = {**ENV, **(OFFLINE if offline else {})}
@@ -65,12 +74,11 @@ def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = Fals
 
 
 def settle(resolved: Resolved, machine: Machine) -> Settled:
-    """Fill in what the recipe leaves open; where the accelerator has no backend, only what needs none."""
-    name = named(resolved.recipe)
-    theirs = BACKENDS[name].derive(resolved.recipe, machine) if name else []
+    """Fill in what the recipe leaves open."""
+    theirs = BACKENDS[named(resolved.recipe)].derive(resolved.recipe, machine)
     derived = (*theirs, *_batch(resolved.recipe), *_saving(resolved.recipe))
     values, sources = copy.deepcopy(resolved.values), dict(resolved.sources)
-    for item in derived:
+    for item in (item for item in derived if item.key):
         _put(values, item.pointer, item.value)
         sources[item.pointer] = f"derived: {item.reason}"
     return Settled(build(values), values, sources, derived)
@@ -91,9 +99,18 @@ def choose(plan: Plan, only: Sequence[str], until: str | None) -> tuple[Launch, 
 
 
 def world_size(recipe: Recipe) -> int:
-    """Training processes over all machines; one for a TPU slice, whose cores share the global micro batch."""
+    """Devices over all machines that each take a micro batch."""
+    if isinstance(recipe.hardware, HardwareTpu):
+        return slices.find(recipe.hardware.topology).devices
     devices, nodes = getattr(recipe.hardware, "devices", 1), getattr(recipe.hardware, "nodes", 1)
     return int(devices) * int(nodes)
+
+
+def machines(recipe: Recipe, machine: Machine) -> int:
+    """Machines that train together, each started by itself; virtual devices are all of this one."""
+    if isinstance(recipe.hardware, HardwareTpu):
+        return 1 if machine.virtual else slices.find(recipe.hardware.topology).hosts
+    return int(getattr(recipe.hardware, "nodes", 1))
 
 
 def batch(recipe: Recipe) -> dict[str, int]:
@@ -111,6 +128,26 @@ def batch(recipe: Recipe) -> dict[str, int]:
 def command(launch: Launch) -> str:
     """The line that runs this launch by hand."""
     return shell(["env", *(f"{name}={value}" for name, value in launch.env.items()), *launch.argv])
+
+
+def files(plan: Plan, shown: Mapping[str, Any], text: str) -> dict[str, str]:
+    """What a run directory starts with, by name: the recipe as written and as resolved, the plan, the launch files.
+
+    `shown` is the plan as plain values and `text` the recipe as written. `recipe.json`, by which a run directory is
+    known, comes last.
+    """
+    scripts = {f"launch/{launch.stage}.sh": f"#!/bin/sh\n{command(launch)}\n" for launch in plan.launches}
+    return {
+        "recipe.yaml": text,
+        "plan.json": _json(shown),
+        **{name: file for launch in plan.launches for name, file in launch.files.items()},
+        **scripts,
+        "recipe.json": _json({"values": plan.values, "sources": plan.sources}),
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def _batch(recipe: Recipe) -> list[Derived]:
@@ -133,8 +170,8 @@ def _saving(recipe: Recipe) -> list[Derived]:
 
 
 def _launch(stage: Stage, recipe: Recipe, machine: Machine, run: str, env: Mapping[str, str]) -> Launch:
-    backend = BACKENDS[named(recipe) or ""]
-    if stage.name == "train":
+    backend = BACKENDS[named(recipe)]
+    if stage.name == "train" and recipe.model.trained is None:
         made = backend.train(recipe, machine, run)
         return Launch(made.stage, made.argv, {**env, **made.env}, made.files)
     own = {"OMP_NUM_THREADS": str(backend.threads(recipe, machine))}

@@ -19,6 +19,7 @@ from .rundir import read_json
 
 POINTER = "prepared.json"
 REPORT = "report.json"
+VIEW = "view.json"  # in a run that `data` asks for: what is to be shown
 MOST_READ = 1_000_000_000  # bytes whose digests are worth a second of waiting for a count
 
 

@@ -11,9 +11,11 @@ from typing import Any, Literal
 class Model:
     base_model: str
     tokenizer: str | None
+    trained: str | None
     revision: str | None
     dtype: Literal["bfloat16", "float16", "float32"]
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    kernels: Literal["auto", "torch", "liger"]
     trust_remote_code: bool
 
 
@@ -261,6 +263,7 @@ class HardwareGpu:
 class HardwareTpu:
     accelerator: Literal["tpu"]
     topology: str
+    runtime: Literal["torch_xla", "torch_tpu"]
     precision: Literal["bf16", "fp32"]
 
 
@@ -293,6 +296,7 @@ class Gptq:
 class Quantization:
     load: Literal["nf4", "int8"] | None
     export: tuple[Gguf | Gptq, ...]
+    max_perplexity_increase: float | None
 
 
 @dataclass(frozen=True, slots=True)

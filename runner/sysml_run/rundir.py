@@ -57,6 +57,11 @@ class RunDir:
         return self.path / "merged"
 
     @property
+    def quantized(self) -> Path:
+        """One folder for each quantized copy."""
+        return self.path / "quantized"
+
+    @property
     def package(self) -> Path:
         """What is handed over: loads offline, with card and checksums."""
         return self.path / "package"

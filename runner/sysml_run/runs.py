@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .plan import Plan, command
+from .plan import STAGES, Plan, files
 from .position import Pointer, dotted
 from .rundir import RunDir, lock, read_json, sweep, write_json, write_text
+
+PUBLISHED: Pointer = ("artifacts", "dir")
+EXPORTS: Mapping[str, tuple[str, ...]] = {  # what may change after training, by the first stage that reads it
+    "quantize": ("quantization.export", "quantization.max_perplexity_increase"),
+    "package": ("artifacts.",),
+}
 
 
 def new_path(runs: Path, name: str) -> Path:
@@ -22,14 +28,9 @@ def new_path(runs: Path, name: str) -> Path:
 
 
 def write(rundir: RunDir, plan: Plan, recipe_text: str, shown: dict[str, Any]) -> None:
-    """Lay out a run directory: the recipe as written and as resolved, the plan, and the launch files."""
-    write_text(rundir / "recipe.yaml", recipe_text)
-    write_json(rundir / "plan.json", shown)
-    for launch in plan.launches:
-        for name, text in launch.files.items():
-            write_text(rundir / name, text)
-        write_text(rundir.launch / f"{launch.stage}.sh", f"#!/bin/sh\n{command(launch)}\n")
-    write_json(rundir.recipe, {"values": plan.values, "sources": plan.sources})
+    """Lay out a run directory."""
+    for name, text in files(plan, shown, recipe_text).items():
+        write_text(rundir / name, text)
 
 
 def find(runs: Path, name: str, wanted: str) -> RunDir:
@@ -68,9 +69,48 @@ def same(rundir: RunDir, plan: Plan) -> bool:
 
 
 def changes(rundir: RunDir, plan: Plan) -> list[str]:
-    """The keys whose value is not the one that the run was started with; derived values count."""
-    before, after = dict(_leaves(read_json(rundir.recipe)["values"])), dict(_leaves(plan.values))
+    """The keys whose value is not the one that the run was started with; derived values count.
+
+    A relative `artifacts.dir` was counted from where the run was started, and is the same wherever it is resumed.
+    """
+    before, after = dict(_leaves(_values(rundir))), dict(_leaves(plan.values))
+    after[PUBLISHED] = published(rundir, after.get(PUBLISHED))
     return [dotted(at) for at in dict.fromkeys([*before, *after]) if before.get(at, ...) != after.get(at, ...)]
+
+
+def published(rundir: RunDir | None, written: str | None) -> str | None:
+    """`artifacts.dir` as a whole path: from the current folder, or from where this run was started."""
+    if written is None or written.startswith(("/", "~")):
+        return written
+    kept = _values(rundir)["artifacts"]["dir"] if rundir else None
+    return kept if kept and kept.endswith(f"/{written}") else str(Path.cwd() / written)
+
+
+def exports(keys: Iterable[str]) -> str | None:
+    """The first stage that reads one of these keys, where none before `quantize` does; None where one does."""
+    stages = [next((stage for stage, of in EXPORTS.items() if key.startswith(of)), None) for key in keys]
+    return None if None in stages else next((stage for stage in EXPORTS if stage in stages), None)
+
+
+def reopen(rundir: RunDir, plan: Plan, recipe_text: str, shown: dict[str, Any], first: str) -> list[str]:
+    """Give a run the recipe with other exports; gives the stages that have to be done again, `first` and after it."""
+    names = [stage.name for stage in STAGES]
+    again = [name for name in names[names.index(first) :] if rundir.done(name)]
+    changed = changes(rundir, plan)
+    for name in again:
+        rundir.record(name).unlink()
+    (rundir / "manifest.json").unlink(missing_ok=True)
+    write(rundir, plan, recipe_text, shown)
+    rundir.event("exports_changed", keys=changed, again=again)
+    return again
+
+
+def _values(rundir: RunDir) -> dict[str, Any]:
+    try:
+        return dict(read_json(rundir.recipe)["values"])
+    except (OSError, ValueError, TypeError, KeyError):
+        hint = "move that run away, or start a new one with another --runs"
+        raise UsageError(f"{rundir.recipe} cannot be read", hint) from None
 
 
 def _leaves(value: Any, at: Pointer = ()) -> Iterator[tuple[Pointer, Any]]:
@@ -82,9 +122,15 @@ def _leaves(value: Any, at: Pointer = ()) -> Iterator[tuple[Pointer, Any]]:
 
 
 def state(rundir: RunDir) -> dict[str, Any]:
-    """`state` is new, running, interrupted, failed, partial (--only, --until) or done; `stage` the last one started."""
+    """`state` is new, running, interrupted, failed, partial (--only, --until) or done; `stage` the last one started.
+
+    It is `unknown` where the file that says it cannot be read.
+    """
     path = rundir / "status.json"
-    return dict(read_json(path)) if path.is_file() else {"state": "new", "stage": None}
+    try:
+        return {"state": "new", "stage": None} | (dict(read_json(path)) if path.is_file() else {})
+    except (OSError, ValueError, TypeError):
+        return {"state": "unknown", "stage": None}
 
 
 def set_state(rundir: RunDir, name: str, stage: str | None) -> None:

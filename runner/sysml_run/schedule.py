@@ -21,11 +21,11 @@ class Steps:
 def steps(rows: int | None, batch: Mapping[str, int], recipe: Recipe) -> Steps | None:
     """Steps over `rows` training rows in the batches of `plan.batch`; None where that takes a count that is not known.
 
-    Rounds as transformers' Trainer does: a last micro batch of fewer rows counts, and so does a step of fewer micro
-    batches. Of packed rows the number is not known before they are packed.
+    Rounds as transformers' Trainer does: a last micro batch of fewer rows counts, except on a TPU, and so does a step
+    of fewer micro batches. Of packed rows the number is not known before they are packed.
     """
-    training = recipe.training
-    each = None if rows is None or recipe.prompt.packing else _per_epoch(rows, batch)
+    training, dropping = recipe.training, recipe.hardware.accelerator == "tpu"
+    each = None if rows is None or recipe.prompt.packing else _per_epoch(rows, batch, dropping=dropping)
     if training.max_steps is not None:
         total = training.max_steps
     elif each is not None:
@@ -35,7 +35,9 @@ def steps(rows: int | None, batch: Mapping[str, int], recipe: Recipe) -> Steps |
     return Steps(each, total, warmup(recipe.optimizer, total))
 
 
-def _per_epoch(rows: int, batch: Mapping[str, int]) -> int:
+def _per_epoch(rows: int, batch: Mapping[str, int], *, dropping: bool) -> int:
+    if dropping:
+        return max(1, math.ceil(rows // (batch["micro"] * batch["world_size"]) / batch["accumulation"]))
     micro_batches = math.ceil(math.ceil(rows / batch["micro"]) / batch["world_size"])
     return max(1, math.ceil(micro_batches / batch["accumulation"]))
 

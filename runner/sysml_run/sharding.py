@@ -8,7 +8,7 @@ from dataclasses import replace
 from . import cards, counts
 from .errors import UsageError
 from .machine import Machine
-from .recipe import HardwareCpu, HardwareGpu, Recipe
+from .recipe import HardwareCpu, HardwareGpu, Offload, Recipe
 
 SHARE = 0.7  # of a device's memory; the rest is for activations, logits and buffers
 USUAL = 2  # shards gradients and optimizer state at the traffic of stage 0 (Rajbhandari et al. 2020, section 7)
@@ -23,11 +23,14 @@ def stage(recipe: Recipe, machine: Machine) -> tuple[int, str]:
     least, memory = _least(hardware), _memory(hardware, machine)
     if memory is None:
         return max(USUAL, least), "hardware.type does not end with the card's memory, as l4-24gb does"
-    needed = {found: size for found in STAGES[least:] if (size := _state(recipe, machine, found)) is not None}
+    shared = hardware.devices * getattr(hardware, "nodes", 1) > 1
+    stages = STAGES[least:] if shared else STAGES[least : least + 1]  # one device has no other to share with
+    needed = {found: size for found in stages if (size := _state(recipe, machine, found)) is not None}
     if not needed:
         return max(USUAL, least), "the size of the model is not known before its files are here"
-    found = next((found for found, size in needed.items() if size <= SHARE * memory), STAGES[-1])
-    return found, _reason(found, needed, memory)
+    found = next((found for found, size in needed.items() if size <= SHARE * memory), stages[-1])
+    reason = _reason(found, needed, memory)
+    return found, reason if needed[found] <= SHARE * memory else reason + _elsewhere(recipe)
 
 
 def _reason(found: int, needed: Mapping[int, int], memory: int) -> str:
@@ -37,6 +40,18 @@ def _reason(found: int, needed: Mapping[int, int], memory: int) -> str:
     if found - 1 in needed:
         words += f", with stage {found - 1} {needed[found - 1] / GB:.1f} GB"
     return words if needed[found] <= SHARE * memory else f"{words}: little or nothing is left for activations"
+
+
+def _elsewhere(recipe: Recipe) -> str:
+    """What offloading would move to the memory of one machine, where not everything is offloaded yet."""
+    hardware = recipe.hardware
+    if not isinstance(hardware, HardwareGpu) or "none" not in (hardware.offload.optimizer, hardware.offload.parameters):
+        return ""
+    moved = replace(hardware, zero_stage=3, offload=Offload(optimizer="cpu", parameters="cpu"))
+    found = counts.state_bytes(replace(recipe, hardware=moved))
+    assert found is not None
+    words = "; offload: {optimizer: cpu, parameters: cpu} moves "
+    return f"{words}{found['host'] * hardware.devices / GB:.1f} GB to the memory of each machine"
 
 
 def _least(hardware: HardwareCpu | HardwareGpu) -> int:

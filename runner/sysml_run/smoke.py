@@ -13,13 +13,14 @@ from .errors import UsageError
 from .modelref import ARCHITECTURES, locate
 from .overrides import apply, set_value
 from .position import Pointer, dotted
-from .recipe import Recipe
+from .recipe import Gptq, Recipe
 from .rules import there
 from .templates import NAMES
 
 SOURCE = "--smoke"
 ROWS = 64
 STEPS = 4
+GROUP = 32  # weights; a row of a tiny model has 64
 EITHER: tuple[tuple[Pointer, Pointer], ...] = (  # of which a recipe may have only one
     (("training", "num_epochs"), ("training", "max_steps")),
     (("training", "gradient_accumulation_steps"), ("training", "effective_batch_size")),
@@ -79,6 +80,7 @@ def _swaps(document: Document, recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     yield from _rows(recipe)
     yield from _length(recipe)
     yield from _evaluation(recipe)
+    yield from _copies(recipe)
     place = document.values.get(("hardware",))
     if recipe.hardware.accelerator != "cpu" or (place is not None and place.source == SOURCE):
         yield ("hardware",), {"accelerator": "cpu"}
@@ -88,6 +90,8 @@ def _swaps(document: Document, recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
 
 def _model(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     yield ("model", "base_model"), f"tiny:{architecture(recipe.model.base_model, recipe.model.revision)}"
+    if recipe.model.trained is not None:
+        yield ("model", "trained"), None
     words = recipe.model.tokenizer or recipe.model.base_model
     kept = locate(words).kind in ("folder", "gguf")
     yield ("model", "tokenizer"), words if kept else None
@@ -97,6 +101,8 @@ def _model(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     yield ("model", "dtype"), "float32"
     if recipe.model.attn_implementation == "flash_attention_2":
         yield ("model", "attn_implementation"), "auto"
+    if recipe.model.kernels == "liger":
+        yield ("model", "kernels"), "auto"
 
 
 def _rows(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
@@ -132,3 +138,10 @@ def _evaluation(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     if recipe.evaluation.generate:
         yield ("evaluation", "generate", "rows"), 4
         yield ("evaluation", "generate", "max_new_tokens"), 16
+
+
+def _copies(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
+    for number, export in enumerate(recipe.quantization.export):
+        if isinstance(export, Gptq):
+            yield ("quantization", "export", number, "group_size"), min(export.group_size, GROUP)
+            yield ("quantization", "export", number, "calibration", "samples"), min(export.calibration.samples, 8)

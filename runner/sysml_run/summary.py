@@ -12,6 +12,7 @@ from .rundir import RunDir, read_json
 PLACES = (
     ("model", "model"),
     ("merged", "merged"),
+    ("quantized", "quantized"),
     ("package", "package"),
     ("evaluation", "evaluation.json"),
     ("report", "report.html"),

@@ -21,8 +21,6 @@ class Unbuilt:
 
 
 UNBUILT = (
-    Unbuilt("hardware.accelerator", lambda it, _: it == "tpu", "training on a {it}", "add --hardware cpu"),
-    Unbuilt("quantization.export.*.method", lambda *_: True, "export to {it}", "remove it; merged/ has full weights"),
     Unbuilt("distillation", lambda it, _: it is not None, "distillation", "remove the section"),
     Unbuilt("search", lambda it, _: it is not None, "search", "remove the section"),
     Unbuilt("tracking.*", lambda *_: True, "tracking with {it}", "remove it; metrics.jsonl has every figure"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,31 @@ CARDS = {
 }
 
 
+SLICES = {
+    "xla_fsdp one host": "{accelerator: tpu, topology: v3-8}",
+    "xla_fsdp 64 hosts": "{accelerator: tpu, topology: v6e-256, precision: fp32}",
+}
+
+
 def test_every_backend_is_here() -> None:
     elsewhere = {"deepspeed"}  # test_deepspeed.py
-    assert {name.split()[0] for name in (*VARIANTS, *CARDS)} | elsewhere == set(BACKENDS)
+    assert {name.split()[0] for name in (*VARIANTS, *CARDS, *SLICES)} | elsewhere == set(BACKENDS)
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_a_slice_is_one_process_that_accelerate_hands_over_untouched(name: str, run: Path) -> None:
+    """Neither its own bf16, which turns fp32 weights to bf16 on a TPU, nor its launcher of a process for each chip."""
+    made = launch(run, f"hardware={SLICES[name]}")
+    read, defaults, _ = _validate_launch_command(arguments(made))
+    assert defaults.distributed_type == DistributedType.NO
+    assert (read.num_processes, read.num_machines, read.mixed_precision) == (1, 1, "no")
+    assert not any((read.multi_gpu, read.use_deepspeed, read.use_fsdp, read.tpu, read.use_cpu, read.downcast_bf16))
+    command, env = prepare_simple_launcher_cmd_env(read)
+    assert command == [sys.executable, "-m", "sysml_run.worker", "train", str(run)]
+    assert (env["ACCELERATE_USE_CPU"], env["ACCELERATE_MIXED_PRECISION"]) == ("False", "no")
+    assert not any(name.startswith("XLA_") for name in set(env) - set(os.environ))
+    assert {made.env[name] for name in ("XLA_USE_BF16", "XLA_DOWNCAST_BF16")} == {"0"}
+    assert (made.env["PJRT_DEVICE"], made.env["USE_TORCH_XLA"]) == ("TPU", "1")
 
 
 @pytest.mark.parametrize("name", CARDS)

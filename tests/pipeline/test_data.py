@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sysml_run import manifest
+from sysml_run import verification
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +52,9 @@ def test_what_is_shown_is_what_the_files_hold(exported: tuple[Path, Any]) -> Non
 
 def test_the_manifest_knows_every_file(exported: tuple[Path, Any]) -> None:
     out, _ = exported
-    assert manifest.verify(out) == []
+    assert verification.verify(out) == []
     (out / "validation.jsonl").write_text("changed\n")
-    assert manifest.verify(out) != []
+    assert verification.verify(out) != []
 
 
 def test_text_marks_what_counts(project: Path, env: Mapping[str, str]) -> None:
@@ -62,9 +62,23 @@ def test_text_marks_what_counts(project: Path, env: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stderr
     assert "prepare: 32 rows read, 32 kept" in done.stdout
     assert "tokens p50" in done.stdout
+    assert "  template: tokenizer, that of tiny:llama\n" in done.stdout
     assert "cache hit" in done.stderr
     assert done.stdout.count('《{"severity":') == 1
     assert not (project / "runs").exists() or not any("data" in path.name for path in (project / "runs").iterdir())
+
+
+def test_the_report_is_printed_once_and_a_failure_names_no_log_that_is_gone(
+    project: Path, env: Mapping[str, str]
+) -> None:
+    done = data(project, env, "--set", "seed=7")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("32 rows read") == 1
+    failed = data(project, env, "--set", "datasets.0.type=alpaca")
+    assert failed.returncode == 1
+    assert "is row rows.jsonl:0, which has the fields prompt, completion" in failed.stderr
+    assert "log:" not in failed.stderr
+    assert "Traceback" not in failed.stderr
 
 
 def test_a_folder_with_other_things_is_left_alone(project: Path, env: Mapping[str, str]) -> None:

@@ -70,7 +70,7 @@ def test_what_is_not_built_stops_a_run_and_is_left_out_of_a_check(pointer: str, 
 
 def test_a_check_says_nothing_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    exports = ["tracking=[trackio]", "quantization.export=[{method: gptq}]"]
+    exports = ["tracking=[trackio]", "quantization.export=[{method: gptq, group_size: 32}]"]
     assert found(tmp_path, *exports) == []
     assert {one.severity for one in found(tmp_path, *exports, running=True)} == {"error"}
 
@@ -97,11 +97,11 @@ def test_data_that_is_not_here(check, tmp_path: Path) -> None:
 
 
 TOOLS = {
-    "quantization.export=[{method: gptq}]": ("gptqmodel", "pip install gptqmodel==7.6.0"),
+    "quantization.export=[{method: gptq}]": ("gptqmodel and optimum", "pip install 'sysml-run[gptq]'"),
     "quantization.export=[{method: gguf, type: Q8_0}]": ("gguf", "pip install 'sysml-run[train]'"),
     "quantization.export=[{method: gguf, type: Q4_K_M}]": (
-        "gguf and llama_cpp",
-        "pip install 'sysml-run[train]' && pip install llama-cpp-python",
+        "gguf and libgguf",
+        "pip install 'sysml-run[train]'",
     ),
     "tracking=[trackio]": ("trackio", "pip install trackio"),
 }
@@ -113,7 +113,7 @@ def test_libraries_that_are_not_installed(assignment: str, tmp_path: Path, monke
     (tmp_path / "rows.jsonl").write_text("{}\n")
     read = overrides.apply(document.parse(MINIMAL, str(tmp_path / "r.yaml")), [assignment])
     recipe = resolve(read).recipe
-    for name in ("gguf", "llama_cpp", "gptqmodel", "trackio"):
+    for name in ("gguf", "libgguf", "gptqmodel", "optimum", "trackio"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "path", [])
     (finding,) = [*rules.extras.export_tools(recipe), *rules.extras.trackers(recipe)]
@@ -123,7 +123,8 @@ def test_libraries_that_are_not_installed(assignment: str, tmp_path: Path, monke
 
 
 def test_libraries_that_are_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("gguf", "llama_cpp", "gptqmodel", "wandb"):
+    for name in ("gguf", "libgguf", "gptqmodel", "optimum", "wandb"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
         (tmp_path / f"{name}.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     read = overrides.apply(

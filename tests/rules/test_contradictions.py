@@ -47,6 +47,7 @@ ERRORS = {
     "nothing to train on": (["datasets.0.use_as=validation"], "datasets.0.use_as"),
     "nothing to measure on": (["datasets.0.use_as=train"], "datasets.0.use_as"),
     "flash attention": (["model.attn_implementation=flash_attention_2"], "model.attn_implementation"),
+    "liger": (["model.kernels=liger"], "model.kernels"),
     "flash attention in 32 bits": (
         ["model.attn_implementation=flash_attention_2", f"{GPU}, precision: fp32}}"],
         "model.attn_implementation",
@@ -56,6 +57,10 @@ ERRORS = {
     "float16": (["model.dtype=float16"], "model.dtype"),
     "float16 on TPU": (["model.dtype=float16", TPU, "prompt.padding=max_length"], "model.dtype"),
     "nf4 on TPU": (["quantization.load=nf4", "lora={}", TPU, "prompt.padding=bucketed"], "quantization.load"),
+    "lengths on TPU": ([TPU, "prompt.padding=dynamic"], "prompt.padding"),
+    "sdpa in bf16 on TPU": ([TPU, "model.attn_implementation=sdpa"], "model.attn_implementation"),
+    "no such slice": (["hardware={accelerator: tpu, topology: v4-9}"], "hardware.topology"),
+    "the other runtime": (["hardware={accelerator: tpu, topology: v4-8, runtime: torch_tpu}"], "hardware.runtime"),
     "8 bits on TPU": (["optimizer.name=adamw_8bit", TPU, "prompt.padding=max_length"], "optimizer.name"),
     "parameters elsewhere": ([f"{GPU}, offload: {{parameters: cpu}}}}"], "hardware.offload.parameters"),
     "optimizer elsewhere": (
@@ -127,7 +132,7 @@ WARNINGS = {
     ),
     "measured once": (["evaluation.every_steps=100", f"{ROWS}100"], "evaluation.every_steps"),
     "saved once": (["training={max_steps: 5, save_steps: 6}"], "training.save_steps"),
-    "lengths on TPU": ([TPU], "prompt.padding"),
+    "a TPU newer than torch_xla": (["hardware={accelerator: tpu, topology: tpu7x-8}"], "hardware.topology"),
     "offload on cpu": (
         ["hardware={accelerator: cpu, zero_stage: 2, offload: {optimizer: cpu}}"],
         "hardware.offload.optimizer",

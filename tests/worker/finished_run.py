@@ -159,7 +159,12 @@ def data_report() -> dict[str, Any]:
             for name, rows in (("train", 346), ("validation", 86), ("test", 0))
         },
         "duplicates": {"exact": 3, "masked": 41},
-        "leakage": {"validation": dict(hexed), "test": dict(hexed)},
+        "template": {"name": "mistral v3", "origin": "sysml-run's own mistral.jinja"},
+        "leakage": {
+            "validation": dict(hexed),
+            "test": dict(hexed),
+            "random_split": {"validation": hexed | {"masked": 70}, "test": dict(hexed)},
+        },
         "balance": {
             "severity": {
                 name: {"train": train, "validation": train // 4, "test": 0}

@@ -211,19 +211,20 @@ def test_packed_rows_do_not_see_each_other(name: str, lengths: tuple[int, ...], 
 @pytest.mark.parametrize("name", PACKED)
 def test_packed_rows_have_the_loss_and_gradient_of_rows(name: str, model: Any) -> None:
     rows = [each for sequence in PACKED[name] for each in documents(sequence)]
-    for batch in (Collator(PAD)(PACKED[name]), Collator(PAD)(rows)):
+    ways = [Collator(PAD)(PACKED[name]), Collator(PAD, flat=True)(PACKED[name]), Collator(PAD)(rows)]
+    for batch in ways:
         losses, _ = answer_loss(model, batch)
         assert tokens(batch) == sum(len(each["input_ids"]) for each in rows)
         assert (batch["labels"] != IGNORED).sum() == counted(rows)
         (losses.sum() / counted(rows)).backward()
-    # both ways added up are twice one of them
+    # all ways added up are so many times one of them
     both = {each: parameter.grad.clone() for each, parameter in model.named_parameters() if parameter.grad is not None}
     model.zero_grad()
     losses, _ = answer_loss(model, Collator(PAD)(PACKED[name]))
     (losses.sum() / counted(rows)).backward()
     for each, parameter in model.named_parameters():
         if parameter.grad is not None:
-            torch.testing.assert_close(both[each], 2 * parameter.grad, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(both[each], len(ways) * parameter.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_the_collator_of_packed_rows() -> None:
@@ -233,6 +234,14 @@ def test_the_collator_of_packed_rows() -> None:
     assert batch["input_ids"][1, :3].tolist() == [PAD] * 3
     assert batch["labels"][1].tolist() == [IGNORED] * 4 + [row(2, 0)["labels"][1]]
     assert tokens(batch) == 7
+
+
+def test_flat_packed_rows_are_one_without_padding() -> None:
+    batch = Collator(PAD, 4, flat=True)([packed(row(3, 1), row(2, 1)), packed(row(2, 0))])
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1]]
+    assert batch["labels"][0, -2:].tolist() == [IGNORED, row(2, 0)["labels"][1]]
+    assert tokens(batch) == 7
+    assert Collator(PAD, flat=True)([row(3, 1), row(2, 1)])["input_ids"].shape == (2, 3), "those not packed stay rows"
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=300))

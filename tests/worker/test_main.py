@@ -61,6 +61,17 @@ def test_a_stage_leaves_its_record_and_is_not_redone(rundir: RunDir, capsys: pyt
     assert not rundir.error.exists()
 
 
+def test_the_last_stage_of_the_plan_leaves_the_manifest(rundir: RunDir) -> None:
+    """Whoever started it: a job on a cluster runs the stages one by one."""
+    write_json(rundir / "plan.json", {"launch": [{"stage": "prepare"}, {"stage": "train"}]})
+    assert worker.main(["prepare", str(rundir.path)]) == 0
+    assert not (rundir / "manifest.json").exists()
+    write_json(rundir.record("train"), {})
+    assert worker.main(["train", str(rundir.path)]) == 0
+    made = json.loads((rundir / "manifest.json").read_text())
+    assert {"plan.json", "recipe.json", "records/train.json"} <= set(made["files"])
+
+
 def test_a_failure_the_user_can_mend(rundir: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert worker.main(["evaluate", "package", str(rundir.path)]) == 1
     assert error(rundir) == {

@@ -7,18 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 
-from sysml_run import document, manifest, resolve, rules, validate
+from sysml_run import copies, document, manifest, resolve, rules, validate, verification
 from sysml_run.errors import StageError
 from sysml_run.rundir import PARTIAL, RunDir, read_json, write_json
 from sysml_run.worker import asrun, package, weights
 
 from . import finished_run
 
+NAMES = ("gguf-Q8_0", "gptq-4bit-g128")
 FRESH = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::UserWarning"}
 
 
@@ -142,7 +143,7 @@ def test_checksums_hold_and_find_every_change(tmp_path: Path, model: Path) -> No
     recipe, rundir = finished_run.make(tmp_path, model)
     package.run(recipe, rundir)
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=rundir.package, check=True)
-    assert manifest.verify(rundir.package) == []
+    assert verification.verify(rundir.package) == []
     made = read_json(rundir.package / "manifest.json")
     assert made["created"] == finished_run.STARTED.format(1)
     assert made["data"] == [{"name": "findings.tar.gz", "bytes": 48213, "sha256": "ab" * 32}]
@@ -218,7 +219,7 @@ def test_large_weights_are_split_and_load_the_same(tmp_path: Path, model: Path) 
     assert all(shard.stat().st_size < 1_010_000 for shard in shards)
     loaded = AutoModelForCausalLM.from_pretrained(rundir.package).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors(model).items())
-    assert manifest.verify(rundir.package) == []
+    assert verification.verify(rundir.package) == []
 
 
 def test_shards_of_the_right_size_are_left_as_they_are(tmp_path: Path, model: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_later_write_into_merged_leaves_the_package_whole(tmp_path: Path, mode
     package.run(recipe, rundir)
     with (rundir.merged / "model.safetensors").open("r+b") as file:
         file.write(b"changed")
-    assert manifest.verify(rundir.package) == []
+    assert verification.verify(rundir.package) == []
 
 
 def test_an_inline_template_travels_with_the_model(tmp_path: Path, model: Path) -> None:
@@ -321,6 +322,126 @@ def test_no_weights_and_no_folder_say_which_stage(tmp_path: Path, model: Path) -
         package.run(recipe, rundir)
 
 
+class TestQuantized:
+    """Copies of `quantized/`, the adapter, and how the card says to load them."""
+
+    EXPORT: ClassVar[Any] = {"export": [{"method": "gguf", "type": "Q8_0"}, {"method": "gptq"}]}
+    WHOLE: ClassVar[Any] = {
+        "bytes": 4_000_000, "bits_per_weight": 32.0, "perplexity": 1.2, "load_seconds": 0.5, "tokens_per_second": 40.0,
+        "reader": "transformers", "metrics": {"severity.accuracy": 0.5},
+    }  # fmt: skip
+    FIGURES: ClassVar[Any] = {**WHOLE, "perplexity": 1.25, "bytes": 1_100_000, "reader": "llama-cpp-python",
+        "perplexity_increase": 0.0417, "top_token_agreement": 0.99, "unquantized": WHOLE,
+    }  # fmt: skip
+
+    def made(self, tmp_path: Path, model: Path, **sections: Any) -> tuple[Any, RunDir]:
+        recipe, rundir = finished_run.make(tmp_path, model, quantization=self.EXPORT, **sections)
+        for name, files in {"gguf-Q8_0": ["m.gguf"], "gptq-4bit-g128": ["config.json", "model.safetensors"]}.items():
+            (rundir / "quantized" / name).mkdir(parents=True)
+            for file in files:
+                (rundir / "quantized" / name / file).write_text(json.dumps({"_name_or_path": str(tmp_path), "a": 1}))
+        write_json(rundir.record("quantize"), {"started": finished_run.STARTED.format(6), "seconds": 2.0})
+        found = read_json(rundir.evaluation)
+        write_json(rundir.evaluation, found | {"quantized": dict.fromkeys(NAMES, self.FIGURES)})
+        return recipe, rundir
+
+    def test_they_are_packed_under_the_names_of_the_run(self, tmp_path: Path, model: Path) -> None:
+        recipe, rundir = self.made(tmp_path, model)
+        record = package.run(recipe, rundir)
+        packed = rundir.package / "quantized"
+        found = {path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file()}
+        gptq = {"gptq-4bit-g128/config.json", "gptq-4bit-g128/model.safetensors"}
+        assert found == {"gguf-Q8_0/m.gguf", "gguf-Q8_0/Modelfile", *gptq}
+        assert read_json(packed / "gptq-4bit-g128" / "config.json") == {"a": 1}
+        assert verification.verify(rundir.package) == []
+        assert record["files"] == sum(path.is_file() for path in rundir.package.rglob("*"))
+        text = (packed / "gguf-Q8_0" / "Modelfile").read_text()
+        assert text.startswith("FROM ./m.gguf\nTEMPLATE ")
+        assert "PARAMETER num_ctx 256\n" in text
+
+    def test_the_card_says_what_was_measured_and_how_to_load_each(self, tmp_path: Path, model: Path) -> None:
+        recipe, rundir = self.made(tmp_path, model)
+        package.run(recipe, rundir)
+        body = front_and_body(rundir.package)[1]
+        assert (
+            "| | unquantized | gguf-Q8_0 | gptq-4bit-g128 |\n| --- | ---: | ---: | ---: |\n| Size | 4.0 MB | 1.1 MB |"
+            in body
+        )
+        assert "| Perplexity | 1.2 | 1.25 | 1.25 |" in body
+        assert "| Severity accuracy | 50.0 % | 50.0 % | 50.0 % |" in body
+        assert 'Llama(f"{folder}/quantized/gguf-Q8_0/m.gguf", n_ctx=256, verbose=False)' in body
+        assert "ollama create quickstart -f quantized/gguf-Q8_0/Modelfile" in body
+        assert 'GPTQModel.load(f"{folder}/quantized/gptq-4bit-g128", device="cpu")' in body
+        for code in re.findall(r"```python\n(.*?)```", body, re.DOTALL):
+            compile(code, "README.md", "exec")
+
+    def test_a_copy_that_was_not_made_is_named(self, tmp_path: Path, model: Path) -> None:
+        recipe, rundir = self.made(tmp_path, model)
+        shutil.rmtree(rundir / "quantized" / "gptq-4bit-g128")
+        with pytest.raises(StageError, match="gptq-4bit-g128 is not there yet") as caught:
+            package.run(recipe, rundir)
+        assert caught.value.hint == "run the quantize stage first"
+        assert not rundir.package.exists()
+
+    def test_pickles_among_them_are_refused(self, tmp_path: Path, model: Path) -> None:
+        recipe, rundir = self.made(tmp_path, model)
+        (rundir / "quantized" / "gptq-4bit-g128" / "x.pt").write_bytes(b"")
+        with pytest.raises(StageError, match=r"not packed: x\.pt"):
+            package.run(recipe, rundir)
+        assert not rundir.package.exists()
+
+
+def test_the_adapter_alone_loads_on_a_base_that_somebody_has(tmp_path: Path, model: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    recipe, rundir = finished_run.make(tmp_path, model)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(rundir.model)
+    package.run(recipe, rundir)
+    names = {path.name for path in (rundir.package / "adapter").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    assert str(model).encode() not in (rundir.package / "adapter" / "adapter_config.json").read_bytes()
+    (code,) = (
+        each
+        for each in re.findall(r"```python\n(.*?)```", front_and_body(rundir.package)[1], re.DOTALL)
+        if "peft" in each
+    )
+    code = code.replace('base = "tiny:llama"', f"base = {str(model)!r}") + "print(type(model).__name__)"
+    assert run(code, rundir.package).endswith("PeftModel\n")
+
+
+def test_the_card_claims_nothing_of_a_training_elsewhere(tmp_path: Path, model: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path, model)
+    train = {
+        "base": {"base_model": "own/base"},
+        "elsewhere": {"name": "mine", "adapter": True, "sha256": {"a": "ef" * 32}},
+    }
+    write_json(rundir.record("train"), train)
+    package.run(recipe, rundir)
+    front, body = front_and_body(rundir.package)
+    assert "A LoRA adapter that was trained elsewhere, merged into own/base." in body
+    assert "346 rows of one kind" not in body
+    assert "Optimizer" not in body
+    assert f"| sha256 | {'ef' * 32} |" in body
+    assert front["tags"][1] == "lora"
+
+
+def test_a_full_disk_leaves_no_package(tmp_path: Path, model: Path) -> None:
+    """No file of the process may have more than 100 kB: copied or split anew, the weights do not fit."""
+    for name, sections in (("copied", {}), ("split", {"artifacts": {"max_shard_size": "1MB"}})):
+        _, rundir = finished_run.make(tmp_path / name, model, **sections)
+        code = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        code += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); from sysml_run.worker import __main__; "
+        code += f"sys.exit(__main__.main(['package', {str(rundir.path)!r}]))"
+        env = {**FRESH, "PYTHONPATH": str(Path(manifest.__file__).parents[1])}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        assert done.returncode == 1, name
+        assert "cannot be written: File too large" in read_json(rundir.error)["message"]
+        assert "Traceback" not in done.stderr
+        assert [path.name for path in rundir.path.glob("*package*")] == []
+
+
 class TestPublishing:
     """`artifacts.dir` receives a copy, whole or not at all, and only in place of a package of ours."""
 
@@ -332,7 +453,7 @@ class TestPublishing:
     def test_relative_to_the_current_folder(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
         assert package.run(recipe, rundir)["published"] == str(target)
-        assert manifest.verify(target) == []
+        assert verification.verify(target) == []
         assert (target / "SHA256SUMS").read_bytes() == (rundir.package / "SHA256SUMS").read_bytes()
 
     def test_an_older_package_is_replaced(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,14 +463,14 @@ class TestPublishing:
         left = target.parent / f"{PARTIAL}out-x1"
         left.mkdir()
         package.run(recipe, rundir)
-        assert manifest.verify(target) == []
+        assert verification.verify(target) == []
         assert [path.name for path in target.parent.iterdir()] == ["out"]
 
     def test_an_empty_folder_is_used(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
         target.mkdir(parents=True)
         package.run(recipe, rundir)
-        assert manifest.verify(target) == []
+        assert verification.verify(target) == []
 
     @pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
     def test_a_folder_of_others_is_kept(
@@ -396,7 +517,7 @@ class TestPublishing:
         with pytest.raises(StageError, match=r"is not the package: config\.json: changed"):
             package.hand_over(rundir.package, target)
         assert (target / "SHA256SUMS").read_bytes() == before
-        assert manifest.verify(target) == []
+        assert verification.verify(target) == []
 
     def test_a_full_disk_leaves_nothing(self, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe, rundir, target = self.made(tmp_path, model, monkeypatch)
@@ -406,7 +527,7 @@ class TestPublishing:
         def full(source: Path, copy: Path) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(weights, "clone", full)
+        monkeypatch.setattr(copies, "clone", full)
         with pytest.raises(StageError, match="cannot be written: No space left on device"):
             package.hand_over(rundir.package, target)
         assert list(target.parent.iterdir()) == []

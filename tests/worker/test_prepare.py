@@ -19,6 +19,7 @@ from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, read_json
 from sysml_run.worker import prepare
 from sysml_run.worker.data import store
+from sysml_run.worker.data.masking import mask
 
 Make = Callable[..., Recipe]
 SEVERITIES = ("info", "low", "medium", "high", "critical")
@@ -187,7 +188,7 @@ def test_nothing_to_read(make_recipe: Make, rundir: RunDir, tmp_path: Path) -> N
     (tmp_path / "generation_report.json").write_text('{"findings": 3}')
     with pytest.raises(DataError, match=r"holds no rows of type sysscan\.finding") as caught:
         run(make_recipe(datasets=source(tmp_path / "generation_report.json")), rundir)
-    assert str(caught.value.hint).endswith("looked in: generation_report.json")
+    assert str(caught.value.hint).endswith("looked in: generation_report.json, which has the fields findings")
     with pytest.raises(DataError, match=r"datasets\.0\.where keeps none of 5 rows: false"):
         run(
             make_recipe(datasets=source(lines(tmp_path / "a.jsonl", pairs(5)), "rows", where="false", map=BOTH)), rundir
@@ -347,6 +348,27 @@ def test_runs_at_once_make_one_set(make_recipe: Make, findings: Path, tmp_path: 
     assert len([path for path in (cache / "prepared").iterdir() if path.is_dir()]) == 1
 
 
+@pytest.mark.parametrize(
+    ("template", "name", "origin"),
+    [
+        ("tokenizer", "tokenizer", "that of {}"),
+        ("none", "none", "sysml-run's own none.jinja"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "inline", "written in the recipe's prompt.template"),
+    ],
+)
+def test_the_template_is_named_with_where_it_comes_from(
+    make_recipe: Make, tmp_path: Path, tokenizer_folder: Path, capsys: Any, template: str, name: str, origin: str
+) -> None:
+    data = source(lines(tmp_path / "a.jsonl", pairs(20)), "prompt_completion")
+    wanted = {"name": name, "origin": origin.format(tokenizer_folder.name)}
+    for number, how in enumerate(("made", "hit")):
+        rundir = RunDir(tmp_path / f"{number}")
+        record = prepare.run(make_recipe(datasets=data, prompt={"template": template}), rundir)
+        assert record["cache"] == how
+        assert record["template"] == read_json(rundir.data / "report.json")["template"] == wanted
+    assert capsys.readouterr().out.count(f"  template: {name}, {wanted['origin']}\n") == 1
+
+
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "sysscan"
 
 
@@ -357,7 +379,7 @@ def real(name: str) -> Path:
     return path
 
 
-def test_the_real_archive(make_recipe: Make, tmp_path: Path) -> None:
+def test_the_real_archive(make_recipe: Make, tmp_path: Path, capsys: Any) -> None:
     data = source(real("massive_datasets.tar.gz"))
     short = {"sequence_len": 2048}
     grouped = {"validation": 0.2, "stratify_by": "severity", "group_by": "masked_text"}
@@ -365,7 +387,13 @@ def test_the_real_archive(make_recipe: Make, tmp_path: Path) -> None:
     assert report["rows"] == {"read": 406, "kept": 406, "dropped": {}}
     assert [note["rows"] for note in report["files"]] == [203, 203, 0]
     assert report["files"][2]["member"].endswith("generation_report.json")
-    assert report["leakage"]["validation"]["masked"] == 0
+    assert report["leakage"]["validation"]["masked"] == report["leakage"]["validation"]["exact"] == 0
+    drawn = report["leakage"]["random_split"]["validation"]
+    assert drawn["masked"] > 0
+    held = report["splits"]["validation"]["rows"]
+    beside = " and ".join(f"{drawn[kind]} ({drawn[kind] / held:.0%})" for kind in ("exact", "masked"))
+    told = f"  validation rows also in train: 0 (0%), but for numbers and hex 0 (0%); in a random split {beside}\n"
+    assert told in capsys.readouterr().out
     totals = {name: sum(counts.values()) for name, counts in report["balance"]["severity"].items()}
     assert totals == {"info": 190, "low": 86, "high": 61, "medium": 40, "critical": 29}
     made = rows(RunDir(tmp_path / "1"))
@@ -383,6 +411,9 @@ def test_the_real_archive_leaks_when_drawn_at_random(make_recipe: Make, tmp_path
     )
     assert drawn["leakage"]["validation"]["masked_share"] > 0.5
     assert parted["leakage"]["validation"]["masked"] == 0
+    prepared = store.load(RunDir(tmp_path / "2"))
+    asked = [{mask(prompt) for prompt in prepared.split(name)["prompt"]} for name in ("train", "validation")]
+    assert not asked[0] & asked[1]  # nor is a question with another answer
 
 
 def test_other_real_files(make_recipe: Make, tmp_path: Path) -> None:

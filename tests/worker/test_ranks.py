@@ -51,7 +51,9 @@ def test_alone_nothing_is_asked_of_others(monkeypatch: pytest.MonkeyPatch) -> No
     assert ranks.any_of(True)
     assert not ranks.any_of(False)
     ranks.meet()
+    ranks.agree({})
     ranks.tied()
+    ranks.untied()
 
 
 def test_what_the_first_process_does_is_waited_for() -> None:
@@ -60,16 +62,23 @@ def test_what_the_first_process_does_is_waited_for() -> None:
     assert next(answers, None) is None
 
 
-CHILD = "from sysml_run.worker import ranks; import time; ranks.tied(); print('tied', flush=True); time.sleep(60)"
+CHILD = "from sysml_run.worker import ranks; import time; {}; print('ready', flush=True); time.sleep(60)"
 PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], start_new_session=True)"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
-@pytest.mark.parametrize(("env", "ends"), [({"TORCHELASTIC_RUN_ID": "none"}, True), ({}, False)])
-def test_a_launched_process_ends_with_its_launcher(env: dict[str, str], ends: bool) -> None:
-    parent = start(PARENT, env, [CHILD])
+@pytest.mark.parametrize(
+    ("env", "code", "ends"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none"}, "ranks.tied()", True),
+        ({"TORCHELASTIC_RUN_ID": "none"}, "ranks.tied(); ranks.untied()", False),
+        ({}, "ranks.tied()", False),
+    ],
+)
+def test_a_launched_process_ends_with_its_launcher(env: dict[str, str], code: str, ends: bool) -> None:
+    parent = start(PARENT, env, [CHILD.format(code)])
     assert parent.stdout is not None
-    assert parent.stdout.readline() == "tied\n"
+    assert parent.stdout.readline() == "ready\n"
     (child,) = [int(one) for one in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
     parent.stdout.close()
     parent.kill()

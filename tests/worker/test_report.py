@@ -97,6 +97,8 @@ def test_says_what_came_of_it(tmp_path: Path) -> None:
         "no logit differs by more than 3.1e-05 (limit 0.01)",
         "451 rows were read, 432 kept. Left out: not a row 4, too long 3, where 12.",
         "3 repeat another word for word, 41 but for numbers and hex",
+        "Template of the prompt: mistral v3, sysml-run's own mistral.jinja.",
+        "… but for numbers and hex 0 … the same after a random split 70",
         "Optimizer torch.optim.adamw.AdamW",
         "Micro batch x accumulation x devices 4 x 2 x 1",
         "Trainable parameters 4,884,480",

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sysml_run import kernels
 from sysml_run.machine import Machine
 from sysml_run.recipe import Recipe
 
 ON_CPU = {"DS_ACCELERATOR": "cpu"}  # DeepSpeed, imported by others where it is installed, need not look for a card
+# Seconds that torch's launcher gives its processes to a checkpoint once it was asked to stop; its own 30 would cut the
+# saving of a large model.
+PATIENCE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300"}
 PLACE: Mapping[str, str] = {  # where a machine stands among several: the flag, and its value to a shell
     "--machine_rank": "${MACHINE_RANK:-${SLURM_NODEID:?the number of this machine, from 0}}",
     "--main_process_ip": "${MASTER_ADDR:-${SLURM_LAUNCH_NODE_IPADDR:?the address of the first machine}}",
@@ -20,11 +24,15 @@ PLACE: Mapping[str, str] = {  # where a machine stands among several: the flag, 
 
 @dataclass(frozen=True)
 class Derived:
-    """A value the plan filled in where the recipe left the choice, and why; `pointer` is dotted."""
+    """A value the plan filled in where the recipe left the choice, and why; `pointer` is dotted.
+
+    Where it is no `key` of the recipe, `pointer` is what the setting is called.
+    """
 
     pointer: str
     value: Any
     reason: str
+    key: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,16 @@ class Launch:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+
+
+def on_cards(recipe: Recipe, machine: Machine) -> list[Derived]:
+    """What cards settle, with DeepSpeed or without it."""
+    found = []
+    if recipe.model.attn_implementation == "auto":
+        found.append(Derived("model.attn_implementation", *kernels.attention(recipe, machine)))
+    if recipe.model.kernels == "auto":
+        found.append(Derived("model.kernels", *kernels.fused(recipe, machine)))
+    return found
 
 
 def shell(argv: Sequence[str]) -> str:

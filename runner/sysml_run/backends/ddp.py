@@ -5,7 +5,7 @@ from __future__ import annotations
 from sysml_run.machine import Machine
 from sysml_run.recipe import HardwareGpu, Recipe
 
-from .base import PLACE, Derived, Launch
+from .base import PATIENCE, PLACE, Derived, Launch, on_cards
 
 CONFIG = """\
 compute_environment: LOCAL_MACHINE
@@ -24,7 +24,7 @@ class Ddp:
     """`distributed_type: MULTI_GPU`, or one process for one card."""
 
     def derive(self, recipe: Recipe, machine: Machine) -> list[Derived]:
-        return []
+        return on_cards(recipe, machine)
 
     def train(self, recipe: Recipe, machine: Machine, run: str) -> Launch:
         hardware, config = recipe.hardware, "launch/accelerate.yaml"
@@ -42,7 +42,7 @@ class Ddp:
         return Launch(
             "train",
             (machine.accelerate, "launch", "--config_file", f"{run}/{config}", *place, *worker),
-            {"OMP_NUM_THREADS": str(max(1, machine.cores // hardware.devices))},
+            {"OMP_NUM_THREADS": str(max(1, machine.cores // hardware.devices)), **PATIENCE},
             {config: text},
         )
 

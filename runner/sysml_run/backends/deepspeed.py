@@ -9,11 +9,10 @@ from sysml_run import caches, sharding
 from sysml_run.machine import Machine
 from sysml_run.recipe import HardwareCpu, HardwareGpu, Recipe
 
-from .base import ON_CPU, PLACE, Derived, Launch
+from .base import ON_CPU, PATIENCE, PLACE, Derived, Launch, on_cards
 from .cpu import processor
 
 PROCESSES = Derived("hardware.zero_stage", 0, "several processes on a processor train together through DeepSpeed")
-PATIENCE = {"cpu": 300, "gpu": 120}  # seconds to a checkpoint once asked to stop, and to the end of a run that hangs
 
 CONFIG = """\
 compute_environment: LOCAL_MACHINE
@@ -35,7 +34,7 @@ class DeepSpeed:
 
     def derive(self, recipe: Recipe, machine: Machine) -> list[Derived]:
         hardware = _hardware(recipe)
-        found = processor(recipe, machine) if isinstance(hardware, HardwareCpu) else []
+        found = processor(recipe, machine) if isinstance(hardware, HardwareCpu) else on_cards(recipe, machine)
         if hardware.zero_stage is None:
             found.append(PROCESSES)
         elif hardware.zero_stage == "auto":
@@ -136,7 +135,7 @@ def _environment(recipe: Recipe, machine: Machine) -> dict[str, str]:
         own = {"OMP_NUM_THREADS": str(hardware.threads or 1), **ON_CPU}
     else:
         own = {"OMP_NUM_THREADS": str(max(1, machine.cores // hardware.devices))}
-    return own | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE[hardware.accelerator])}
+    return own | PATIENCE
 
 
 def _hardware(recipe: Recipe) -> HardwareCpu | HardwareGpu:

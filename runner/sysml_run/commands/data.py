@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sysml_run import dataview, execute, machine, plan, planview, runs
-from sysml_run.errors import UsageError
-from sysml_run.manifest import refusal
-from sysml_run.prepared import REPORT
+from sysml_run.errors import StageError, UsageError
+from sysml_run.prepared import REPORT, VIEW
 from sysml_run.report import wants_colour
 from sysml_run.rundir import RunDir, read_json, write_json
+from sysml_run.verification import refusal
 
 from .load import load, ready
 
@@ -42,10 +42,14 @@ def prepared(options: argparse.Namespace, rundir: RunDir) -> tuple[dict[str, Any
     made = plan.make(resolved, machine.look(), str(rundir.path), offline=options.offline)
     runs.write(rundir, made, document.text, planview.values(made, document.source))
     out = options.out and str(options.out.absolute())
-    write_json(rundir.data / "view.json", {"show": max(0, options.show), "tokens": options.tokens, "out": out})
+    write_json(rundir.data / VIEW, {"show": max(0, options.show), "tokens": options.tokens, "out": out})
     prepare = made.launches[0]
     view = replace(prepare, stage="view", argv=(*prepare.argv[:-2], "view", prepare.argv[-1]))
     with runs.owned(rundir) as lock:
-        execute.run([prepare, view] if options.show or out else [prepare], rundir, lock)
+        try:
+            execute.run([prepare, view] if options.show or out else [prepare], rundir, lock)
+        except StageError as error:  # whose log goes with the folder
+            kept = [line for line in (error.hint or "").split("\n") if not line.startswith("log: ")]
+            raise StageError(error.message, "\n".join(kept) or None) from error
     shown = rundir.data / "shown.json"
     return read_json(rundir.data / REPORT), read_json(shown) if shown.exists() else []

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sysml_run import document as documents
-from sysml_run import manifest, needs, overrides, report, revisions, rules, smoke, validate
+from sysml_run import needs, overrides, report, revisions, rules, smoke, validate, verification
 from sysml_run.document import Document
 from sysml_run.errors import Problem, RecipeError, SysmlError, UsageError
-from sysml_run.modelref import locate
+from sysml_run.modelref import locate, trained
 from sysml_run.resolve import Resolved, resolve
 
 
@@ -71,13 +71,15 @@ def unwritable(file: Path, error: OSError) -> SysmlError:
 def ready(resolved: Resolved) -> None:
     """Check what training needs before any of it starts: libraries and the models' files. Raises UsageError."""
     published = resolved.recipe.artifacts.dir
-    refused = manifest.refusal(Path(published)) if published else None
+    refused = verification.refusal(Path(published)) if published else None
     if refused:
         raise UsageError(f"artifacts.dir cannot be written: {refused}", "name another folder, or move that one away")
     for name in (resolved.recipe.model.base_model, resolved.recipe.model.tokenizer):
         if name is not None:
             locate(name)
+    if resolved.recipe.model.trained is not None:
+        trained(resolved.recipe.model.trained)
     absent = [name for name in needs.libraries(resolved.recipe) if importlib.util.find_spec(name) is None]
     if absent:
-        mends = dict.fromkeys(needs.look(name).install for name in absent)
+        mends = dict.fromkeys(needs.look(name, needs.extra(resolved.recipe)).install for name in absent)
         raise UsageError(f"not installed: {', '.join(absent)}", "\n".join(mends))

@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from sysml_run import doctor, execute, machine, manifest, plan, planview, runs, summary
+from sysml_run import doctor, execute, exports, machine, manifest, plan, planview, runs, summary
 from sysml_run.document import Document
 from sysml_run.errors import UsageError
 from sysml_run.options import COMMANDS
 from sysml_run.plan import Plan
-from sysml_run.recipe import Recipe
-from sysml_run.resolve import Resolved, exists
+from sysml_run.recipe import HardwareTpu, Recipe
+from sysml_run.resolve import Resolved, build, exists
 from sysml_run.rundir import RunDir
 from sysml_run.wording import closest
 
@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
     for _, resolved in checked:
         equipped(resolved.recipe)
         ready(resolved)
+        roomy(resolved.recipe, options)
     for document, resolved in checked:
         one(document, resolved, options, wanted)
     return 0
@@ -55,50 +56,94 @@ def equipped(recipe: Recipe) -> None:
         found = "; ".join(f"{check.name}: {check.found}" for check in lacking)
         hint = "add --hardware cpu --smoke to try every stage here, or see sysml-run doctor and sysml-run plan --target"
         raise UsageError(f"this machine cannot train the recipe: {found}", hint)
-    nodes = getattr(recipe.hardware, "nodes", 1)
-    if nodes > 1 and not any(name in os.environ for name in ("MACHINE_RANK", "SLURM_NODEID")):
-        hint = "sysml-run plan --target slurm|kubernetes|skypilot writes the job; by hand: export MACHINE_RANK=0"
+    nodes, names, targets = plan.machines(recipe, machine.look()), ("MACHINE_RANK", "SLURM_NODEID"), "slurm"
+    if isinstance(recipe.hardware, HardwareTpu):
+        names, targets = ("RANK", "WORLD_SIZE"), "gcloud"
+    if nodes > 1 and not any(name in os.environ for name in names):
+        hint = f"sysml-run plan --target {targets}|kubernetes|skypilot writes the job; by hand: export {names[0]}=0"
+        hint += f" WORLD_SIZE={nodes}" if targets == "gcloud" else ""
         message = f"the recipe wants {nodes} machines, and nothing says which one this is"
         raise UsageError(message, f"{hint} and MASTER_ADDR, and start launch/train.sh of the run on the others")
 
 
+def roomy(recipe: Recipe, options: argparse.Namespace) -> None:
+    """Check that disk and memory suffice for the exports, if they are to be made. Raises UsageError."""
+    stages = [stage.name for stage in plan.STAGES]
+    before = options.until in stages and stages.index(options.until) < stages.index("quantize")
+    if before or (options.only and "quantize" not in options.only):
+        return
+    started = options.resume is not None
+    for message, hint in exports.short(recipe, doctor.free(options.runs), machine.memory(), started=started):
+        raise UsageError(message, hint)
+
+
 def one(document: Document, resolved: Resolved, options: argparse.Namespace, wanted: str | None) -> None:
     """Plan, make or find the run directory, run its stages, and print what came of it."""
-    folder = runs.new_path(options.runs, resolved.recipe.name)
+    folder, only = runs.new_path(options.runs, resolved.recipe.name), options.only
     made = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
-    plan.choose(made, options.only, options.until)
-    rundir = _resumed(options.runs, made, wanted)
-    if rundir is not None:
-        made = plan.make(resolved, machine.look(), str(rundir.path), offline=options.offline)
-    launches = plan.choose(made, options.only, options.until)
+    plan.choose(made, only, options.until)
+    rundir, first = _resumed(options.runs, made, wanted)
+    resolved = placed(resolved, runs.published(rundir, resolved.recipe.artifacts.dir))
+    made = plan.make(resolved, machine.look(), str(rundir.path if rundir else folder), offline=options.offline)
+    if rundir is None and only and resolved.recipe.model.trained:
+        only = ["train", *only]  # which takes what is trained, and prepares the rows
+    launches = plan.choose(made, only, options.until)
     if rundir is None:
         if launches[0].stage not in ("prepare", "train"):
-            first = launches[0].stage
-            raise UsageError(f"{first} wants a run that has trained", f"add --resume to --only {first}")
+            hint = f"add --resume to --only {launches[0].stage}, or name a model trained elsewhere with model.trained"
+            raise UsageError(f"{launches[0].stage} wants a run that has trained", hint)
         rundir = _fresh(RunDir(folder), made, document)
     with runs.owned(rundir) as lock:
+        if first is not None:
+            _reopen(rundir, made, document, first)
         execute.run(launches, rundir, lock)
         if all(rundir.done(launch.stage) for launch in made.launches):
-            manifest.write_run(rundir)
+            if not (rundir / manifest.NAME).is_file():  # the last stage leaves it, unless it was stopped there
+                manifest.write_run(rundir)
             runs.set_state(rundir, "done", None)
         else:
             runs.set_state(rundir, "partial", launches[-1].stage)
     sys.stdout.write(summary.summary(rundir) + "\n")
 
 
-def _resumed(folder: Path, made: Plan, wanted: str | None) -> RunDir | None:
-    """The run to go on with: the one asked for, or the newest if its user stopped it; None for a new run."""
+def placed(resolved: Resolved, published: str | None) -> Resolved:
+    """With `artifacts.dir` as a whole path, so that it is the same folder wherever the run is resumed."""
+    values = {**resolved.values, "artifacts": {**resolved.values["artifacts"], "dir": published}}
+    return Resolved(build(values), values, resolved.sources)
+
+
+def _resumed(folder: Path, made: Plan, wanted: str | None) -> tuple[RunDir | None, str | None]:
+    """The run to go on with: the one asked for, or the newest if its user stopped it; None for a new run.
+
+    Beside it, where the recipe asks for other exports than the run was started with, the first stage to do again.
+    """
+    first = None
     if wanted is None:
         found = runs.interrupted(folder, made)
+        _say_passed_over(folder, made)
     else:
         found = runs.find(folder, made.recipe.name, wanted)
         changed = runs.changes(found, made)
-        if changed:
+        first = runs.exports(changed) if changed else None
+        if changed and first is None:
             hint = "go on with the recipe as it was, or start a new run without --resume"
             raise UsageError(f"the recipe has changed since {found.path} was started: {', '.join(changed)}", hint)
     if found is not None:
         sys.stdout.write(f"going on with {found.path} ({runs.state(found)['state']})\n")
-    return found
+    return found, first
+
+
+def _say_passed_over(folder: Path, made: Plan) -> None:
+    """That the newest run cannot say whether it was stopped, so that a new one is started."""
+    for newest in runs.all_runs(folder, made.recipe.name)[-1:]:
+        if runs.state(newest)["state"] == "unknown":
+            note = f"{newest / 'status.json'} cannot be read: that run is passed over, unless --resume names it"
+            sys.stderr.write(f"note: {note}\n")
+
+
+def _reopen(rundir: RunDir, made: Plan, document: Document, first: str) -> None:
+    again = runs.reopen(rundir, made, document.text, planview.values(made, document.source), first)
+    sys.stdout.write(f"the exports have changed: {', '.join(again) or 'nothing done before'} to be done again\n")
 
 
 def _fresh(rundir: RunDir, made: Plan, document: Document) -> RunDir:

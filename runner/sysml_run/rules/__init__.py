@@ -9,7 +9,7 @@ from sysml_run.errors import Problem
 from sysml_run.position import pointer
 from sysml_run.recipe import Recipe
 
-from . import adapters, batches, data, evaluation, extras, hardware, model, schedule, search, texts, zero
+from . import adapters, batches, data, evaluation, extras, hardware, model, schedule, search, texts, tpu, zero
 from .data import there
 from .finding import Finding, Rule
 
@@ -25,20 +25,21 @@ RULES: tuple[Rule, ...] = (
     *(evaluation.said_twice, texts.redactions, texts.balanced),
     *(data.shares, data.split_fits, data.used_to_train, data.validation_rows, data.template, data.buckets),
     *(data.hub_name, data.only_of_the_hub),
-    *(hardware.half_precision, hardware.flash_attention, hardware.tpu_dtype, hardware.tpu_quantized),
-    *(hardware.card, hardware.card_without_bf16),
-    *(hardware.tpu_optimizer, hardware.tpu_shapes, zero.offloaded_parameters, zero.offloaded_optimizer),
+    *(hardware.half_precision, hardware.flash_attention, hardware.liger, hardware.card, hardware.card_without_bf16),
+    *(tpu.tpu_slice, tpu.tpu_runtime, tpu.tpu_dtype, tpu.tpu_quantized, tpu.tpu_optimizer, tpu.tpu_attention),
+    *(tpu.tpu_shapes, tpu.tpu_rows, zero.offloaded_parameters, zero.offloaded_optimizer),
     *(zero.offload_on_cpu, zero.zero_alone, zero.zero_int8, zero.zero_adafactor),
-    *(model.models, model.revision, model.remote_code, model.positions, model.access),
+    *(model.models, model.trained_elsewhere, model.revision, model.remote_code, model.positions, model.access),
     *(adapters.targets_match, adapters.head_is_not_adapted, adapters.experts_are_plain),
     adapters.experts_keep_their_bits,
     *(extras.quantized_base, extras.teacher_counts, extras.teacher_is_another),
     *(search.search_space, search.search_keys, search.search_values, search.search_metric),
     *(data.rows_are_mapped, data.data_is_here, extras.not_built, extras.export_tools, extras.trackers),
+    *(extras.export_twice, extras.export_model, extras.export_groups, extras.export_tokenizer),
 )
 
 # What a mere check leaves out: where a recipe is looked at says nothing of what is installed where it runs.
-RUNNING: tuple[Rule, ...] = (extras.not_built, extras.export_tools, extras.trackers)
+RUNNING: tuple[Rule, ...] = (extras.not_built, extras.export_tools, extras.export_tokenizer, extras.trackers)
 
 
 def check(recipe: Recipe, document: Document, *, running: bool) -> list[Problem]:
@@ -48,10 +49,15 @@ def check(recipe: Recipe, document: Document, *, running: bool) -> list[Problem]
     what this version or this machine lacks is then asked.
     """
     rules = RULES if running else [rule for rule in RULES if rule not in RUNNING]
-    findings = _once([finding for rule in rules for finding in rule(recipe)])
+    findings = _once([finding for rule in rules for finding in rule(recipe) if _said(finding, document)])
     problems = [_problem(finding, document, running) for finding in findings]
     asked = [problem for problem in problems if problem.severity == "error" or problem.source != SWAPPED]
     return sorted(asked, key=lambda problem: (problem.line is None, problem.line, problem.column))
+
+
+def _said(finding: Finding, document: Document) -> bool:
+    """Whether the recipe says what is only wrong where it is said."""
+    return not finding.written or pointer(finding.pointer) in document.values
 
 
 def _once(findings: list[Finding]) -> list[Finding]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from sysml_run import schedule
+from sysml_run import schedule, slices
+from sysml_run.errors import UsageError
 from sysml_run.recipe import HardwareTpu, Recipe
 
 
 def world(recipe: Recipe) -> int | None:
-    """Training processes over all machines; None for a TPU, whose number follows from the topology at hand."""
+    """Devices over all machines that each take a micro batch; None for a TPU slice that there is not."""
     hardware = recipe.hardware
-    return None if isinstance(hardware, HardwareTpu) else hardware.devices * int(getattr(hardware, "nodes", 1))
+    if isinstance(hardware, HardwareTpu):
+        try:
+            return slices.find(hardware.topology).devices
+        except UsageError:  # a rule's own finding
+            return None
+    return hardware.devices * int(getattr(hardware, "nodes", 1))
 
 
 def rows(recipe: Recipe, use: str) -> int | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 
-from sysml_run import needs
+from sysml_run import exports, modelfiles, needs, pretokenizers
+from sysml_run.errors import UsageError
 from sysml_run.recipe import Gguf, Gptq, Recipe
 from sysml_run.unbuilt import unbuilt
 
 from .finding import Finding, Findings
-
-PLAIN_GGUF = ("F32", "F16", "BF16", "Q8_0")  # the gguf package writes these itself; the others take llama.cpp
+from .model import known
 
 
 def quantized_base(recipe: Recipe) -> Findings:
@@ -34,7 +35,55 @@ def teacher_is_another(recipe: Recipe) -> Findings:
 
 def export_tools(recipe: Recipe) -> Findings:
     for at, export in enumerate(recipe.quantization.export):
-        yield from _absent(f"quantization.export.{at}.method", f"export to {export.method}", _tools(export))
+        what = f"export to {export.method}"
+        yield from _absent(f"quantization.export.{at}.method", what, exports.libraries(export))
+
+
+def export_twice(recipe: Recipe) -> Findings:
+    names = [exports.name(export) for export in recipe.quantization.export]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            yield Finding(f"quantization.export.{at}.method", f"a copy {name} is made already", "remove one of them")
+
+
+def export_model(recipe: Recipe) -> Findings:
+    """The architecture of the base model, where it is known, is one that the exporter knows."""
+    found = known(recipe) if recipe.quantization.export else None
+    for at, export in enumerate(recipe.quantization.export):
+        can = exports.models(export)
+        if found is not None and found.model_type and found.model_type not in can:
+            message = f"{found.model_type} models are not exported to {export.method}"
+            yield Finding(f"quantization.export.{at}.method", message, f"remove it; known: {', '.join(can)}")
+
+
+def export_groups(recipe: Recipe) -> Findings:
+    """A GPTQ group is of a size that kernels know, and rows are cut into whole groups."""
+    found = known(recipe) if recipe.quantization.export else None
+    widths = exports.widths(found) if found is not None else ()
+    for at, export in enumerate(recipe.quantization.export):
+        if isinstance(export, Gptq):
+            where, size = f"quantization.export.{at}.group_size", export.group_size
+            fitting = [group for group in exports.GROUPS if not any(width % group for width in widths)]
+            odd = [width for width in widths if width % size]
+            if size not in exports.GROUPS or odd:
+                message = f"rows of {odd[0]} weights are not cut into whole groups" if odd else "no kernel reads this"
+                group = max((each for each in fitting if each <= size), default=max(fitting, default=0))
+                hint = f"write {group}" if group else "remove this export: no group size fits the model"
+                yield Finding(where, message, hint, or_at=f"quantization.export.{at}.method")
+
+
+def export_tokenizer(recipe: Recipe) -> Findings:
+    """llama.cpp has a tokenizer like the model's, where that is at hand."""
+    wanted = [at for at, export in enumerate(recipe.quantization.export) if isinstance(export, Gguf)]
+    try:
+        folder = modelfiles.tokenizer(recipe) if wanted else None
+        value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")) if folder else None
+        unknown = value is not None and pretokenizers.splitting(value) is None
+    except (UsageError, OSError, ValueError, KeyError, TypeError):  # said where the model is looked at
+        return
+    for at in wanted if unknown else ():
+        message = "llama.cpp is not known here to have a tokenizer like this model's"
+        yield Finding(f"quantization.export.{at}.method", message, "remove it", later=True)
 
 
 def trackers(recipe: Recipe) -> Findings:
@@ -47,15 +96,9 @@ def not_built(recipe: Recipe) -> Findings:
         yield Finding(where, message, hint, later=True)
 
 
-def _tools(export: Gguf | Gptq) -> tuple[str, ...]:
-    if isinstance(export, Gptq):
-        return ("gptqmodel",)
-    return ("gguf",) if export.type in PLAIN_GGUF else ("gguf", "llama_cpp")
-
-
 def _absent(at: str, what: str, libraries: tuple[str, ...]) -> Findings:
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        commands = [needs.command(name) for name in missing]
+        commands = dict.fromkeys(needs.command(name) for name in missing)
         message = f"{what} takes {' and '.join(missing)}, not installed here"
         yield Finding(at, message, " && ".join(commands), later=True)

@@ -13,7 +13,8 @@ from sysml_run.recipe import Recipe
 class Finding:
     """What a rule has to say of `pointer` (dotted); `later` ones are errors only when the recipe is to run here.
 
-    It is shown at the value of `pointer`, with `at_key` at the key, and at `or_at` where the recipe leaves it out.
+    It is shown at the value of `pointer`, with `at_key` at the key, and at `or_at` where the recipe leaves it out; with
+    `written` nothing is said of a key that the recipe leaves out, which the plan then settles.
     """
 
     pointer: str
@@ -23,6 +24,7 @@ class Finding:
     later: bool = False
     at_key: bool = False
     or_at: str = ""
+    written: bool = False
 
 
 Findings = Iterator[Finding]

@@ -34,6 +34,11 @@ def flash_attention(recipe: Recipe) -> Findings:
         )
 
 
+def liger(recipe: Recipe) -> Findings:
+    if recipe.model.kernels == "liger" and not isinstance(recipe.hardware, HardwareGpu):
+        yield Finding("model.kernels", "Liger's kernels are for cards", "write auto or torch")
+
+
 def card(recipe: Recipe) -> Findings:
     """A name like that of a known card, by which the plan would know its memory; others may be right."""
     name = getattr(recipe.hardware, "type", None)
@@ -48,29 +53,3 @@ def card_without_bf16(recipe: Recipe) -> Findings:
     if isinstance(hardware, HardwareGpu) and hardware.precision == "bf16" and not cards.ampere(hardware.type):
         message = f"{hardware.type} has no bf16 and emulates it slowly"
         yield Finding("hardware.precision", message, "write precision: fp16", "warning", or_at="hardware.type")
-
-
-def tpu_dtype(recipe: Recipe) -> Findings:
-    if recipe.hardware.accelerator == "tpu" and recipe.model.dtype == "float16":
-        yield Finding("model.dtype", "a TPU computes in bf16 and fp32 and has no fp16", "write bfloat16 or float32")
-
-
-def tpu_quantized(recipe: Recipe) -> Findings:
-    if recipe.hardware.accelerator == "tpu" and recipe.quantization.load is not None:
-        message = f"{recipe.quantization.load} is bitsandbytes', which has nothing for a TPU"
-        yield Finding("quantization.load", message, "remove it: the weights are sharded over every core")
-
-
-def tpu_optimizer(recipe: Recipe) -> Findings:
-    name = recipe.optimizer.name
-    if recipe.hardware.accelerator == "tpu" and name.endswith("_8bit"):
-        message = f"{name} is bitsandbytes', which has nothing for a TPU"
-        yield Finding("optimizer.name", message, f"write {name.removesuffix('_8bit')}")
-
-
-def tpu_shapes(recipe: Recipe) -> Findings:
-    """XLA compiles a program for every shape of a batch: measured, 5 in 8 steps padded to the longest row."""
-    prompt = recipe.prompt
-    if recipe.hardware.accelerator == "tpu" and prompt.padding == "dynamic" and not prompt.packing:
-        message = "on a TPU every length of a batch is compiled anew, which takes longer than training on it"
-        yield Finding("prompt.padding", message, "write padding: max_length or bucketed", "warning", or_at="hardware")

@@ -7,11 +7,12 @@ import re
 from sysml_run import architecture, caches, counts
 from sysml_run.architecture import Architecture
 from sysml_run.errors import UsageError
-from sysml_run.modelref import locate
+from sysml_run.modelref import is_adapter, locate, trained
 from sysml_run.recipe import Recipe
 
 from .finding import Finding, Findings
 
+TRAINED = "model.trained"
 ALL_KNOW = 1024  # positions; language models know more, and reading a large file's header costs 50 ms
 SMALL = 10**9  # parameters
 IN_PACKAGE = re.compile(r"package:[A-Za-z_]\w*/.+")
@@ -22,7 +23,7 @@ def models(recipe: Recipe) -> Findings:
     """A file, folder or package may be where the recipe runs; a name in no known form is nowhere."""
     for at, name in _named(recipe).items():
         try:
-            locate(name)
+            trained(name) if at == TRAINED else locate(name)
         except UsageError as error:
             address, package = HUB_ADDRESS.match(name), name.startswith("package:")
             if package and not IN_PACKAGE.fullmatch(name):
@@ -32,6 +33,18 @@ def models(recipe: Recipe) -> Findings:
             yield Finding(at, error.message, hint, later=package or name.startswith("/"))
         except OSError as error:
             yield Finding(at, f"the path cannot be looked at: {error.strerror}", "write a shorter one")
+
+
+def trained_elsewhere(recipe: Recipe) -> Findings:
+    """Adapters need the `lora` section that says what they are; whole weights have none."""
+    name = recipe.model.trained
+    if name is None:
+        return
+    if is_adapter(name) and recipe.lora is None:
+        hint = "write lora: {r: 16} as the adapter is"
+        yield Finding(TRAINED, "is an adapter, and the recipe has no lora section", hint)
+    if recipe.lora is not None and not is_adapter(name) and _whole(name):
+        yield Finding(TRAINED, "is a whole model, and the recipe is for an adapter", "remove lora")
 
 
 def revision(recipe: Recipe) -> Findings:
@@ -84,8 +97,17 @@ def small(recipe: Recipe) -> bool:
     return found is not None and found.total < SMALL
 
 
+def _whole(name: str) -> bool:
+    """Whether it is seen from here that these are whole weights; what a hub id holds is not."""
+    try:
+        return locate(name).kind != "hub"
+    except (UsageError, OSError):
+        return False
+
+
 def _named(recipe: Recipe) -> dict[str, str]:
     """The models of a recipe by their keys."""
     model, teacher = recipe.model, recipe.distillation.teacher if recipe.distillation else None
-    named = {"model.base_model": model.base_model, "model.tokenizer": model.tokenizer, "distillation.teacher": teacher}
+    named = {"model.base_model": model.base_model, "model.tokenizer": model.tokenizer, TRAINED: model.trained}
+    named["distillation.teacher"] = teacher
     return {at: name for at, name in named.items() if name is not None}

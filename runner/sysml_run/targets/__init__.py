@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sysml_run import __version__
-from sysml_run.errors import UsageError
+from sysml_run import __version__, slices
 from sysml_run.machine import Machine
-from sysml_run.plan import Plan
+from sysml_run.plan import Plan, files
 from sysml_run.recipe import HardwareGpu, HardwareTpu, Recipe
 
-from . import kubernetes, skypilot, slurm
+from . import gcloud, kubernetes, skypilot, slurm
 from .base import VOLUME, Job
 
 WILD = re.compile(r"[*?\[]")
@@ -37,10 +35,11 @@ class Target:
 
     def machine(self, here: Machine) -> Machine:
         """The machine the commands are written for; one that is not shared has the Python of its PATH."""
-        return here if self.shared else replace(here, python="python")
+        return here if self.shared else replace(here, python="python", installed=(), virtual=0)
 
 
 TARGETS: Mapping[str, Target] = {
+    "gcloud": Target("launch/gcloud.sh", "bash", gcloud.render, shared=False),
     "slurm": Target("launch/slurm.sbatch", "sbatch", slurm.render, shared=True),
     "kubernetes": Target("launch/kubernetes.yaml", "kubectl apply -f", kubernetes.render, shared=False),
     "skypilot": Target("launch/skypilot.yaml", "sky jobs launch", skypilot.render, shared=False),
@@ -50,21 +49,17 @@ TARGETS: Mapping[str, Target] = {
 def job(plan: Plan, shown: Mapping[str, Any], text: str, run: str, folder: Path) -> Job:
     """The job of a plan made for the run directory `run`, which is written to `folder` here.
 
-    `shown` is the plan as plain values and `text` the recipe as written. Raises UsageError for hardware that these
-    jobs do not reach.
+    `shown` is the plan as plain values and `text` the recipe as written.
     """
     hardware = plan.recipe.hardware
-    if isinstance(hardware, HardwareTpu):
-        raise UsageError(
-            "jobs for a TPU are not built in this version", "add --hardware gpu:8xh100-80gb, or run it there"
-        )
     gpu = hardware if isinstance(hardware, HardwareGpu) else None
-    extras = "train,gpu" if gpu else "train"
+    tpu = slices.find(hardware.topology) if isinstance(hardware, HardwareTpu) else None
+    extras = "tpu" if tpu else "train,gpu" if gpu else "train"
     return Job(
         name=plan.recipe.name,
         run=run,
         folder=str(folder),
-        nodes=gpu.nodes if gpu else 1,
+        nodes=gpu.nodes if gpu else tpu.hosts if tpu else 1,
         devices=gpu.devices if gpu else 0,
         card=gpu.type if gpu else None,
         launches=plan.launches,
@@ -72,18 +67,8 @@ def job(plan: Plan, shown: Mapping[str, Any], text: str, run: str, folder: Path)
         inputs=inputs(plan.recipe),
         secrets=secrets(plan.recipe),
         requirement=f"sysml-run[{extras}]=={__version__}",
+        slice=tpu,
     )
-
-
-def files(plan: Plan, shown: Mapping[str, Any], text: str) -> dict[str, str]:
-    """What a run directory starts with and the stages read, as `plan --write` leaves it."""
-    values = {"values": plan.values, "sources": plan.sources}
-    as_json = {"plan.json": shown, "recipe.json": values}
-    return {
-        "recipe.yaml": text,
-        **{name: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for name, value in as_json.items()},
-        **{name: file for launch in plan.launches for name, file in launch.files.items()},
-    }
 
 
 def inputs(recipe: Recipe) -> tuple[str, ...]:

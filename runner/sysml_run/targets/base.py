@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from sysml_run.backends.base import Launch
+from sysml_run.errors import UsageError
 from sysml_run.plan import command
+from sysml_run.slices import Slice
 
 STOPPED = 130  # the exit code of what was stopped and goes on when it is started again
-GRACE = 120  # seconds between the request to stop and the end: a training step and its checkpoint
+GRACE = 330  # seconds between the request to stop and the end: longer than the launcher waits for a checkpoint
 VOLUME = "/sysml-run"  # where a job that does not share this machine's disk keeps runs and caches
 FILES = "/sysml-run-files"  # where such a job finds the files of the plan
 
@@ -24,8 +26,9 @@ class Job:
     """One run on a cluster.
 
     `run` is the run directory as the job sees it and `folder` as this machine does; `devices` are GPUs of one machine,
-    0 for none; `files` are the run directory's by name; `inputs` are files and folders of this machine that the recipe
-    reads; `secrets` are names of environment variables; `requirement` is what pip installs.
+    0 for none; `slice` is the TPU slice, whose hosts are the `nodes`; `files` are the run directory's by name; `inputs`
+    are files and folders of this machine that the recipe reads; `secrets` are names of environment variables;
+    `requirement` is what pip installs.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Job:
     inputs: tuple[str, ...]
     secrets: tuple[str, ...]
     requirement: str
+    slice: Slice | None = None
 
     @property
     def label(self) -> str:
@@ -50,7 +54,6 @@ class Job:
 GUARD = """\
 set -u
 RUN={run}
-export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={patience}
 group='' stopped=''
 
 # Asked to stop: pass it on once, so that the stage writes a checkpoint, and leave word for the other machines.
@@ -96,7 +99,7 @@ FRESH = 'rm -f "$RUN/.stopped"\n'  # the word that an earlier start of this job 
 
 def guard(job: Job) -> str:
     """Shell functions for one machine: a stage that has been stopped ends with STOPPED, any other with its own code."""
-    return GUARD.format(run=shlex.quote(job.run), patience=GRACE - 10, stopped=STOPPED)
+    return GUARD.format(run=shlex.quote(job.run), stopped=STOPPED)
 
 
 def stages(job: Job, *names: str) -> str:
@@ -105,7 +108,21 @@ def stages(job: Job, *names: str) -> str:
     On several machines the shell variables MACHINE_RANK, MASTER_ADDR and MASTER_PORT say where each stands.
     """
     chosen = [launch for launch in job.launches if launch.stage in names]
-    return "".join(f"stage {launch.stage} {command(launch)}\n" for launch in chosen)
+    return "".join(f"{_place(job, launch)}stage {launch.stage} {command(launch)}\n" for launch in chosen)
+
+
+def _place(job: Job, launch: Launch) -> str:
+    """Hosts of a slice meet without a launcher: training is told which of them it is on."""
+    if job.slice is None or job.nodes == 1 or launch.stage != "train":
+        return ""
+    return f'RANK="$MACHINE_RANK" WORLD_SIZE={job.nodes} '
+
+
+def no_slice(job: Job, what: str) -> UsageError:
+    """For a slice that this kind of cluster does not have."""
+    assert job.slice is not None
+    message = f"hardware.topology {job.slice.name} is none that {what} has"
+    return UsageError(message, "write --target gcloud, which reaches every slice")
 
 
 def after_training(job: Job) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import BRING, FILES, FRESH, GRACE, STOPPED, VOLUME, Job, after_training, as_yaml, guard, stages
+from .base import BRING, FILES, FRESH, GRACE, STOPPED, VOLUME, Job, after_training, as_yaml, guard, no_slice, stages
 
 HEADER = """\
 # {name} as a JobSet (JobSet 0.8 or newer): kubectl apply -f THIS_FILE
@@ -18,6 +18,20 @@ IMAGE = "registry.example.com/sysml-run:latest"
 GUARD = "launch/guard.sh"
 PORT = 29500
 RESTARTS = 3  # after failures; being stopped does not count
+# GKE's names (cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus); chips -> how they are laid out.
+SLICES = {
+    "v4": "tpu-v4-podslice",
+    "v5e": "tpu-v5-lite-podslice",
+    "v5p": "tpu-v5p-slice",
+    "v6e": "tpu-v6e-slice",
+}
+FLAT = ("v5e", "v6e")
+SQUARES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+CUBES = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8"}
+SHAPES = {True: SQUARES, False: CUBES}
+TOGETHER = {
+    "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+}  # one slice, not parts of two
 CACHES = {"HF_HOME": f"{VOLUME}/cache/huggingface", "XDG_CACHE_HOME": f"{VOLUME}/cache"}
 RANK = f"""\
 export MACHINE_RANK=$JOB_COMPLETION_INDEX MASTER_PORT={PORT}
@@ -85,6 +99,8 @@ def _replicated(job: Job, name: str, pods: int, devices: int, lines: str, after:
         }
     }
     waits = {"dependsOn": [{"name": after, "status": "Complete"}]} if after else {}
+    if job.slice is not None and name == "train":
+        template = {"metadata": {"annotations": TOGETHER}, **template}
     return {"name": name, "replicas": 1, **waits, "template": template}
 
 
@@ -101,12 +117,13 @@ def _pod(job: Job, name: str, devices: int, lines: str) -> dict[str, Any]:
         "workingDir": VOLUME,
         "command": ["bash", "-c", f". {FILES}/{GUARD}\n{lines}"],
         "env": _env(job),
-        "resources": {"limits": {"nvidia.com/gpu": devices}} if devices else {},
+        "resources": {"limits": _limits(job, name, devices)} if _limits(job, name, devices) else {},
         "volumeMounts": mounts,
     }
     items = [{"key": _key(file), "path": file} for file in _files(job)]
     return {
         "restartPolicy": "Never",
+        **_slice_nodes(job, name),
         "terminationGracePeriodSeconds": GRACE,
         "automountServiceAccountToken": False,
         "containers": [container],
@@ -116,6 +133,26 @@ def _pod(job: Job, name: str, devices: int, lines: str) -> dict[str, Any]:
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     }
+
+
+def _limits(job: Job, name: str, devices: int) -> dict[str, int]:
+    """Cards, or in training the chips of one host of the slice."""
+    if job.slice is not None and name == "train":
+        return {"google.com/tpu": job.slice.chips // job.nodes}
+    return {"nvidia.com/gpu": devices} if devices else {}
+
+
+def _slice_nodes(job: Job, name: str) -> dict[str, Any]:
+    """Where GKE has hosts of such a slice. Raises UsageError for one that it does not have."""
+    if job.slice is None:
+        return {}
+    kind, shape = SLICES.get(job.slice.generation), SHAPES[job.slice.generation in FLAT].get(job.slice.chips)
+    if kind is None or shape is None:
+        raise no_slice(job, "Kubernetes")
+    if name != "train":
+        return {}
+    names = ("cloud.google.com/gke-tpu-accelerator", "cloud.google.com/gke-tpu-topology")
+    return {"nodeSelector": dict(zip(names, (kind, shape), strict=True))}
 
 
 def _env(job: Job) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from sysml_run.errors import UsageError
 from sysml_run.wording import closest
 
-from .base import BRING, FILES, FRESH, STOPPED, VOLUME, Job, after_training, as_yaml, guard, stages
+from .base import BRING, FILES, FRESH, STOPPED, VOLUME, Job, after_training, as_yaml, guard, no_slice, stages
 
 HEADER = """\
 # {name} as a managed job: sky jobs launch {secrets}THIS_FILE
@@ -32,6 +32,15 @@ CARDS: Mapping[str, str] = {  # hardware.type -> SkyPilot's name in its catalogu
     "v100-16gb": "V100",
     "v100-32gb": "V100-32GB",
 }
+RUNTIMES: Mapping[str, str] = {  # the system image of a TPU VM (cloud.google.com/tpu/docs/runtimes)
+    **dict.fromkeys(("v2", "v3", "v4"), "tpu-ubuntu2204-base"),
+    "v5e": "v2-alpha-tpuv5-lite",
+    "v5p": "v2-alpha-tpuv5",
+    "v6e": "v2-alpha-tpuv6e",
+}
+# A TPU VM's own Python is older than 3.11.
+SETUP = "pip install uv && uv venv --python 3.11 ~/sysml-run && uv pip install --python ~/sysml-run/bin/python '{}'"
+PATH = "export PATH=~/sysml-run/bin:$PATH\n"
 # Prepared rows lie on each machine's own disk, so each machine prepares, also a fresh one that takes over.
 SCRIPT = """\
 {guard}
@@ -54,11 +63,13 @@ def render(job: Job) -> str:
 def task(job: Job) -> dict[str, Any]:
     """The task as plain values."""
     recovery = {"max_restarts_on_errors": RESTARTS, "recover_on_exit_codes": [STOPPED]}
-    card = {"accelerators": f"{_card(job)}:{job.devices}"} if job.devices else {}
+    card: dict[str, Any] = {"accelerators": f"{_card(job)}:{job.devices}"} if job.devices else {}
+    if job.slice is not None:
+        card = _slice(job)
     secrets = {"secrets": dict.fromkeys(job.secrets)} if job.secrets else {}
     return {
         "name": job.label,
-        "num_nodes": job.nodes,
+        "num_nodes": 1 if job.slice else job.nodes,  # a slice is one node, and each of its hosts runs the script
         "resources": {**card, "job_recovery": recovery},
         **secrets,
         "file_mounts": {
@@ -66,14 +77,14 @@ def task(job: Job) -> dict[str, Any]:
             FILES: job.folder,
             **{path: path for path in job.inputs},
         },
-        "setup": f"pip install '{job.requirement}'",
+        "setup": (SETUP if job.slice else "pip install '{}'").format(job.requirement),
         "run": _script(job),
     }
 
 
 def _script(job: Job) -> str:
     return SCRIPT.format(
-        guard=guard(job),
+        guard=guard(job) + (PATH if job.slice else ""),
         where=WHERE if job.nodes > 1 else "",
         volume=VOLUME,
         bring=BRING,
@@ -81,6 +92,15 @@ def _script(job: Job) -> str:
         before=stages(job, "prepare", "train"),
         rest=stages(job, *after_training(job)),
     )
+
+
+def _slice(job: Job) -> dict[str, Any]:
+    """Raises UsageError for a slice that is not in SkyPilot's catalogue."""
+    assert job.slice is not None
+    if job.slice.generation not in RUNTIMES:
+        raise no_slice(job, "SkyPilot's catalogue")
+    name, runtime = job.slice.name.replace("v5e", "v5litepod"), RUNTIMES[job.slice.generation]
+    return {"accelerators": f"tpu-{name}", "accelerator_args": {"runtime_version": runtime}}
 
 
 def _card(job: Job) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import FRESH, GRACE, STOPPED, Job, after_training, guard, stages
+from .base import FRESH, GRACE, STOPPED, Job, after_training, guard, no_slice, stages
 
 SCRIPT = """\
 #!/usr/bin/env bash
@@ -67,7 +67,9 @@ RANK = "export MACHINE_RANK=$SLURM_NODEID\n"
 
 
 def render(job: Job) -> str:
-    """The script; Slurm's output lies beside it."""
+    """The script; Slurm's output lies beside it. Raises UsageError for a TPU."""
+    if job.slice is not None:
+        raise no_slice(job, "Slurm")
     return SCRIPT.format(
         name=job.label,
         nodes=job.nodes,

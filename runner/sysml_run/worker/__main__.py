@@ -13,26 +13,28 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sysml_run import failures, manifest
 from sysml_run.errors import StageError, SysmlError
 from sysml_run.recipe import Recipe
 from sysml_run.resolve import build
 from sysml_run.rundir import RunDir, lock, read_json, write_json
 
-from . import ranks
+from . import gptq, ranks
 
-STAGES = ("prepare", "train", "evaluate", "merge", "package", "report")
+STAGES = ("prepare", "train", "evaluate", "merge", "quantize", "package", "report")
 VIEW = "view"  # asked for by `data`; no stage of a run
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit code 0 done, 1 failed (with error.json in the run directory), 130 interrupted."""
     *stages, folder = argv
-    rundir = RunDir(Path(folder).absolute())
+    rundir, recipe = RunDir(Path(folder).absolute()), None
     try:
         recipe = build(read_json(rundir.recipe)["values"])
         with alone(rundir):
             for stage in stages:
                 run_stage(stage, recipe, rundir)
+            conclude(rundir)
     except KeyboardInterrupt:
         if "train" in stages:
             interrupted(rundir)
@@ -41,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
         leave(rundir, stages, error.message, error.hint)
         return 1
     except Exception as error:
-        leave(rundir, stages, f"{type(error).__name__}: {error}", None)
+        values = read_json(rundir.recipe)["values"] if recipe else None
+        leave(rundir, stages, *failures.words(error, values))
         traceback.print_exc()
         return 1
     return 0
@@ -70,6 +73,8 @@ def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
     """Run one stage unless its record says that it is done; train prepares first where nobody has."""
     if stage not in (*STAGES, VIEW):
         raise StageError(f"there is no stage {stage!r}", f"the stages: {', '.join(STAGES)}")
+    if stage != "quantize":
+        gptq.hide()
     if not ranks.first():
         follow(stage, recipe, rundir)
         return
@@ -84,6 +89,14 @@ def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
     seconds = round(time.monotonic() - clock, 3)
     write_json(rundir.record(stage), {"started": started.isoformat(timespec="seconds"), "seconds": seconds, **record})
     rundir.event("stage_finished", stage=stage, seconds=seconds)
+
+
+def conclude(rundir: RunDir) -> None:
+    """Leave the run's manifest once every stage of its plan is done, whoever started the last one."""
+    plan = rundir / "plan.json"
+    stages = [launch["stage"] for launch in read_json(plan)["launch"]] if plan.is_file() else []
+    if ranks.first() and stages and all(map(rundir.done, stages)):
+        manifest.write_run(rundir)
 
 
 def follow(stage: str, recipe: Recipe, rundir: RunDir) -> None:

@@ -17,10 +17,11 @@ class Collator:
 
     Packed rows (those with `seq_lengths`) get no `attention_mask`: transformers then takes from `position_ids`, which
     begin at 0 with every document and are 0 for padding, that no token attends across, in full and sliding windows.
+    `flat` lays packed rows end to end, without padding, in one: of several transformers does not tell flash attention.
     """
 
-    def __init__(self, pad_token_id: int, *lengths: int) -> None:
-        self.pad, self.lengths = pad_token_id, sorted(lengths)
+    def __init__(self, pad_token_id: int, *lengths: int, flat: bool = False) -> None:
+        self.pad, self.lengths, self.flat = pad_token_id, sorted(lengths), flat
 
     def padded(self, longest: int) -> int:
         """The length of a batch whose longest row has this many tokens."""
@@ -29,6 +30,8 @@ class Collator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         import torch
 
+        if self.flat and "seq_lengths" in rows[0]:
+            rows = [_joined(rows)]
         length = self.padded(max(len(row["input_ids"]) for row in rows))
         shift = [length - len(row["input_ids"]) for row in rows]
         ids = torch.tensor([[self.pad] * gap + list(row["input_ids"]) for gap, row in zip(shift, rows, strict=True)])
@@ -43,6 +46,14 @@ class Collator:
             labels = ([IGNORED] * (gap + 1) + list(row["labels"])[1:] for gap, row in zip(shift, rows, strict=True))
             batch["labels"] = torch.tensor(list(labels))
         return batch
+
+
+def _joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """One row of all; the first token of each is predicted no more than before."""
+    joined = {name: [item for row in rows for item in row[name]] for name in rows[0]}
+    if "labels" in joined:
+        joined["labels"] = [label for row in rows for label in [IGNORED, *row["labels"][1:]]]
+    return joined
 
 
 def positions(lengths: Sequence[int]) -> list[int]:

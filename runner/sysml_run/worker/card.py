@@ -16,6 +16,8 @@ from sysml_run.measures import duration, measures, percent, sample
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import read_json
 
+from . import copytable
+from .copytable import Table
 from .outcome import Outcome
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -39,6 +41,7 @@ def make(recipe: Recipe, found: Outcome, folder: Path) -> str:
         measures=measures(found.evaluation),
         sample=sample(found.evaluation),
         merged=found.evaluation.get("merged"),
+        quantized=copies(found, folder),
         load=loading(recipe, found, folder),
         prompts=prompts(recipe),
         files=manifest.data(found.records.get("prepare", {})),
@@ -51,7 +54,7 @@ def make(recipe: Recipe, found: Outcome, folder: Path) -> str:
 
 def front_matter(recipe: Recipe, found: Outcome, folder: Path) -> dict[str, Any]:
     """The keys the hub reads (https://huggingface.co/docs/hub/model-cards); none is guessed."""
-    method = ["lora"] if recipe.lora else ["full-fine-tune"]
+    method = ["lora"] if recipe.lora else [] if found.elsewhere else ["full-fine-tune"]
     method += ["qlora"] if found.load else []
     chat = ["conversational"] if (folder / "chat_template.jinja").is_file() else []
     keys = {
@@ -76,15 +79,32 @@ def base(found: Outcome) -> Pairs:
 def loading(recipe: Recipe, found: Outcome, folder: Path) -> dict[str, Any]:
     """What the loading snippet needs: whether there is a chat template, and the settings of evaluation."""
     generate = recipe.evaluation.generate
-    turns = dict(prompts(recipe)[0][1]) if prompts(recipe) else {}
-    system = turns.get("system")
     inline = read_json(folder / "tokenizer_config.json").get("chat_template")
     return {
         "chat": bool(inline) or (folder / "chat_template.jinja").is_file(),
-        "system": system if system and "{" not in system else None,
+        "system": fixed_system(recipe),
         "tokens": generate.max_new_tokens if generate else 128,
         "remote": recipe.model.trust_remote_code,
+        "adapter": (folder / "adapter").is_dir(),
+        "gguf": [path.relative_to(folder).as_posix() for path in sorted(folder.glob("quantized/*/*.gguf"))],
+        "gptq": [path.parent.relative_to(folder).as_posix() for path in sorted(folder.glob("quantized/*/config.json"))],
+        "length": recipe.prompt.sequence_len,
+        "name": re.sub(r"[^a-z0-9_-]+", "-", found.values["name"].lower()),
     }
+
+
+def fixed_system(recipe: Recipe) -> str | None:
+    """The words for the system that every row had; None where there are none or they differ from row to row."""
+    turns = dict(prompts(recipe)[0][1]) if prompts(recipe) else {}
+    system = turns.get("system")
+    return system if system and "{" not in system else None
+
+
+def copies(found: Outcome, folder: Path) -> Table | None:
+    """What was measured of each packed quantized copy; None where there is none."""
+    known = found.evaluation.get("quantized") or {}
+    packed = {name: each for name, each in known.items() if (folder / "quantized" / name).is_dir()}
+    return copytable.table({"quantized": packed})
 
 
 def prompts(recipe: Recipe) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -116,6 +136,11 @@ def rows(recipe: Recipe, found: Outcome) -> Pairs:
 def training(recipe: Recipe, found: Outcome) -> Pairs:
     """How it was trained, from the recipe and from what training recorded."""
     lora, optimizer, done = recipe.lora, recipe.optimizer, found.train
+    if found.elsewhere:
+        yield "Method", found.method
+        yield "Trained model", found.elsewhere
+        yield from (("sha256", digest) for digest in done["elsewhere"]["sha256"].values())
+        return
     micro, accumulation = recipe.training.micro_batch_size, recipe.training.gradient_accumulation_steps or 1
     devices = getattr(recipe.hardware, "devices", 1) * getattr(recipe.hardware, "nodes", 1)
     yield "Method", found.method
@@ -145,7 +170,10 @@ def training(recipe: Recipe, found: Outcome) -> Pairs:
 
 def limits(recipe: Recipe, found: Outcome) -> Iterator[str]:
     """What a user must not expect; each sentence follows from the run."""
-    yield f"It was trained on {found.rows('train'):,} rows of one kind. Other prompts were not tried."
+    if found.elsewhere:
+        yield "It was trained elsewhere, on what is not known here: the figures may rest on rows it has seen."
+    else:
+        yield f"It was trained on {found.rows('train'):,} rows of one kind. Other prompts were not tried."
     if found.evaluation:
         yield "The figures come from rows held out of the same data. How it does on other data is not known."
     for measure in measures(found.evaluation):
@@ -155,7 +183,8 @@ def limits(recipe: Recipe, found: Outcome) -> Iterator[str]:
     if shared:
         words = "of the validation rows stand in training but for numbers and hex, which flatters the figures."
         yield f"{percent(shared)} {words}"
-    yield f"In training no row was longer than {recipe.prompt.sequence_len} tokens, prompt and answer together."
+    if not found.elsewhere:
+        yield f"In training no row was longer than {recipe.prompt.sequence_len} tokens, prompt and answer together."
     yield "It can be wrong and sound sure. The limits of the base model are its limits too."
 
 

@@ -44,10 +44,18 @@ class Outcome:
 
     @property
     def method(self) -> str:
-        """`LoRA, rank 16`, `LoRA, rank 16, on a base in nf4` or `full fine-tune`."""
+        """`LoRA, rank 16`, `LoRA, rank 16, on a base in nf4` or `full fine-tune`; it may have been done elsewhere."""
         lora = self.values.get("lora")
+        if self.elsewhere:
+            return f"LoRA, rank {lora['r']}, trained elsewhere" if lora else "trained elsewhere"
         base = f", on a base in {self.load}" if self.load else ""
         return f"LoRA, rank {lora['r']}{base}" if lora else "full fine-tune"
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The name of the model that was trained elsewhere; None where this run trained one."""
+        found: str | None = self.train.get("elsewhere", {}).get("name")
+        return found
 
     @property
     def load(self) -> str | None:

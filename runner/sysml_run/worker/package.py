@@ -9,12 +9,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from sysml_run import manifest
+from sysml_run import copies, exports, manifest, verification
 from sysml_run.errors import StageError
+from sysml_run.modelref import ADAPTER
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import PARTIAL, RunDir, read_json, whole_folder, write_json, write_text
 
-from . import asrun, card, outcome, weights
+from . import asrun, card, modelfile, outcome, weights
 from .data import store
 from .data.chat import Chat
 from .outcome import Outcome
@@ -35,7 +36,9 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     with writable(rundir.package), whole_folder(rundir.package) as folder:
         split = weights.place(files, folder, weights.limit(recipe.artifacts.max_shard_size))
         left_out = copy_others(recipe, source, folder)
-        make_ready(recipe, rundir, folder)
+        tokenizer = make_ready(recipe, rundir, folder)
+        copy_adapter(recipe, rundir, found, folder)
+        copy_quantized(recipe, rundir, folder, tokenizer)
         papers(recipe, rundir, found, folder)
         made = manifest.write(folder, facts(found, folder))
     size = sum(entry["bytes"] for entry in made["files"].values())
@@ -68,7 +71,7 @@ def destination(recipe: Recipe) -> Path | None:
         target = Path(recipe.artifacts.dir).expanduser().resolve()
     except RuntimeError as error:  # ~NAME of no user
         raise StageError(f"artifacts.dir: {error}", "write the folder out") from error
-    reason = manifest.refusal(target)
+    reason = verification.refusal(target)
     if reason:
         hint = "move it away, or name another folder with artifacts.dir; only a package of ours is replaced"
         raise StageError(f"{target} is not overwritten: {reason}", hint)
@@ -81,14 +84,55 @@ def copy_others(recipe: Recipe, source: Path, folder: Path) -> list[str]:
     left_out = []
     for path in sorted(source.iterdir()):
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in wanted):
-            weights.clone(path, folder / path.name)
+            copies.clone(path, folder / path.name)
         elif path.suffix != weights.SAFE and path.name != weights.INDEX:
             left_out.append(path.name)
     return left_out
 
 
-def make_ready(recipe: Recipe, rundir: RunDir, folder: Path) -> None:
-    """Whoever loads the folder prompts and stops as training did; nothing in it names a folder of this machine."""
+def copy_adapter(recipe: Recipe, rundir: RunDir, found: Outcome, folder: Path) -> None:
+    """What was trained, for those who have the base already; it names the base and not where it lay."""
+    if recipe.lora is None or not (rundir.model / ADAPTER).is_file():
+        return
+    (folder / "adapter").mkdir()
+    for file in weights.read(rundir.model):
+        copies.clone(file.path, folder / "adapter" / file.path.name)
+    known = read_json(rundir.model / ADAPTER)
+    write_json(folder / "adapter" / ADAPTER, known | {"base_model_name_or_path": found.base_name})
+
+
+def copy_quantized(recipe: Recipe, rundir: RunDir, folder: Path, tokenizer: Any) -> None:
+    """The quantized copies, each in the folder that the run has it in; beside a GGUF file Ollama's Modelfile."""
+    for source in quantized(recipe, rundir):
+        pickled = sorted(path.name for path in source.rglob("*") if path.suffix in weights.PICKLED)
+        if pickled:
+            raise StageError(f"{source} holds pickled files, which are not packed: {', '.join(pickled)}")
+        target = folder / "quantized" / source.name
+        copies.clone_folder(source, target)
+        for path in sorted(target.glob("*.json")):
+            for key in ("_name_or_path", "name_or_path"):
+                without(path, key)
+        ends = tokenizer.convert_ids_to_tokens(store.end_ids(rundir, tokenizer))
+        for path in sorted(target.glob("*.gguf")):
+            system = card.fixed_system(recipe)
+            text = modelfile.make(tokenizer, path.name, recipe.prompt.sequence_len, ends, system)
+            write_text(target / "Modelfile", text)
+
+
+def quantized(recipe: Recipe, rundir: RunDir) -> list[Path]:
+    """The folders of the copies that the recipe asks for and the run has proven. Raises StageError."""
+    folders = [rundir / "quantized" / exports.name(export) for export in recipe.quantization.export]
+    absent = [folder for folder in folders if not folder.is_dir()]
+    if absent or (folders and not rundir.done("quantize")):
+        raise StageError(f"{(absent or folders)[0]} is not there yet", "run the quantize stage first")
+    return folders
+
+
+def make_ready(recipe: Recipe, rundir: RunDir, folder: Path) -> Any:
+    """Whoever loads the folder prompts and stops as training did; nothing in it names a folder of this machine.
+
+    Gives the tokenizer that is in it.
+    """
     without(folder / "config.json", "_name_or_path")
     without(folder / "tokenizer_config.json", "name_or_path")
     tokenizer = loaded(recipe, folder)
@@ -96,6 +140,7 @@ def make_ready(recipe: Recipe, rundir: RunDir, folder: Path) -> None:
         write_text(folder / "chat_template.jinja", Chat(tokenizer, recipe.prompt.template).published())
         without(folder / "tokenizer_config.json", "chat_template")
     set_end(rundir, folder, tokenizer)
+    return loaded(recipe, folder)
 
 
 def loaded(recipe: Recipe, folder: Path) -> Any:
@@ -162,9 +207,8 @@ def hand_over(package: Path, target: Path) -> None:
         for left in target.parent.glob(f"{PARTIAL}{target.name}-*"):
             shutil.rmtree(left)
         with whole_folder(target) as folder:
-            for path in sorted(package.iterdir()):
-                weights.clone(path, folder / path.name)
-            problems = manifest.verify(folder)
+            copies.clone_folder(package, folder)
+            problems = verification.verify(folder)
             if problems:
                 raise StageError(f"the copy at {target} is not the package: {problems[0]}", "look at the disk")
 

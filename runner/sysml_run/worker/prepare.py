@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sysml_run import datafiles, datasummary, prepared
+from sysml_run.modelref import locate
 from sysml_run.recipe import Dataset, Recipe
 from sysml_run.rundir import PARTIAL, RunDir, read_json, write_json
+from sysml_run.templates import NAMES
 
 from .models import tokenizer_dir
 
@@ -34,15 +36,35 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         if found is None:
             found = make(recipe, files, key, folder)
         report = read_json(folder / prepared.REPORT)
+        report["template"]["origin"] = origin(recipe)
         if recipe.prompt.packing:
             report |= packed(recipe, folder)
-    if how == "hit":
-        print(f"prepare: cache hit ({key[:12]}…), {found.rows['train']} training rows")
+    tell(rundir, report, key, found if how == "hit" else None)
     pointer = {"key": key, "path": str(folder), "cache": how, "rows": found.rows}
     write_json(rundir.data / prepared.REPORT, report)
     write_json(rundir.data / prepared.POINTER, pointer)
     facts = [source.facts() for each in files for source in each]
-    return pointer | {"seconds": round(time.monotonic() - started, 3), "files": facts}
+    took = {"seconds": round(time.monotonic() - started, 3)}
+    return pointer | took | {"template": report["template"], "files": facts}
+
+
+def tell(rundir: RunDir, report: dict[str, Any], key: str, hit: prepared.Prepared | None) -> None:
+    """Print the report of a new set; `data` prints every report itself."""
+    if hit is not None:
+        print(f"prepare: cache hit ({key[:12]}…), {hit.rows['train']} training rows", flush=True)
+        if "packing" in report:
+            print(datasummary.packing_line(report["packing"]), flush=True)
+    elif not (rundir.data / prepared.VIEW).is_file():
+        print("\n".join(datasummary.lines(report)), flush=True)
+
+
+def origin(recipe: Recipe) -> str:
+    """Where the prompt's template comes from; files of this machine by their names."""
+    template, name = recipe.prompt.template, recipe.model.tokenizer or recipe.model.base_model
+    if template in NAMES:
+        return f"sysml-run's own {template}.jinja"
+    known = Path(name).name if locate(name).kind in ("folder", "gguf") else name
+    return f"that of {known}" if template == "tokenizer" else "written in the recipe's prompt.template"
 
 
 def fetched(dataset: Dataset) -> Dataset:
@@ -64,8 +86,7 @@ def make(recipe: Recipe, files: list[list[datafiles.Source]], key: str, folder: 
     for left in folder.parent.glob(f"{WORK}*"):
         if left.stat().st_mtime < time.time() - KEPT:
             remove(left)
-    report = build(recipe, files, key, folder)
-    print("\n".join(datasummary.lines(report)), flush=True)
+    build(recipe, files, key, folder)
     made = prepared.intact(folder)
     assert made is not None
     return made
@@ -75,9 +96,7 @@ def packed(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The report's part about the packed training rows, which are made where they are not there yet."""
     from .data import packing
 
-    facts = packing.ensure(folder, recipe.prompt.sequence_len)
-    print(datasummary.packing_line(facts), flush=True)
-    return {"packing": facts}
+    return {"packing": packing.ensure(folder, recipe.prompt.sequence_len)}
 
 
 def remove(folder: Path) -> None:

@@ -93,23 +93,26 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 class Stopping(TrainerCallback):  # type: ignore[misc]
-    """On the first SIGINT or SIGTERM finish the step, save a checkpoint and stop; a second one stops at once.
+    """On the first SIGINT or SIGTERM finish the step, save a checkpoint and stop; a second SIGINT stops at once.
 
-    Processes that train together stop after the same step, whichever of them were asked. Their launcher passes on
-    what it is sent, and a scheduler may have sent it to each of them too: what follows the first is not a second wish.
+    Several SIGTERM are one wish: a scheduler sends it to every process of a group, and launchers pass on what they
+    are sent. Processes that train together stop after the same step, whichever of them were asked, and leave a second
+    SIGINT to their launcher, which ends them.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.interrupted = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and not ranks.launched():
+        if number == signal.SIGTERM:
+            ranks.untied()
+        elif self.interrupted and not ranks.launched():
             raise KeyboardInterrupt
         if not self.asked and ranks.first():
-            print("\nstopping: saving a checkpoint after this step (once more: at once)", flush=True)
-        self.asked = True
+            print("\nstopping: saving a checkpoint after this step (Ctrl-C once more: at once)", flush=True)
+        self.asked, self.interrupted = True, self.interrupted or number == signal.SIGINT
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         self.asked = ranks.any_of(self.asked)

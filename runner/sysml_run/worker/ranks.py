@@ -5,12 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any, NoReturn
 
+from sysml_run.errors import StageError
+
+PATIENCE = 1800  # seconds that a process waits for the others: the saving of a large model takes minutes
 DIE_WITH_PARENT = 1  # prctl(2): PR_SET_PDEATHSIG
 
 
@@ -40,6 +45,12 @@ def tied() -> None:
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
 
 
+def untied() -> None:
+    """Outlive the launcher from here on: it gives up, and takes us with it, at the third signal it is sent."""
+    if launched() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, 0)
+
+
 def waited_for(done: Callable[[], bool]) -> None:
     """Return once the first process has done something that leaves a file; the launcher ends us if it fails."""
     while not done():
@@ -62,6 +73,26 @@ def total(*numbers: float) -> list[float]:
     return list(sums.tolist())
 
 
+def agree(versions: Mapping[str, str]) -> None:
+    """Compare what is installed; each process must ask at the same place. Raises StageError where two differ."""
+    if world() == 1:
+        return
+    import torch
+
+    found: list[Any] = [None] * world()
+    torch.distributed.all_gather_object(found, (socket.gethostname(), dict(versions)), group=_group())
+    (host, wanted), *others = found
+    for number, (there, other) in enumerate(others, start=1):
+        differs = [name for name in {**wanted, **other} if name != "python" and wanted.get(name) != other.get(name)]
+        if differs:
+            ours, theirs = (
+                ", ".join(f"{name} {each.get(name, '(none)')}" for name in differs) for each in (wanted, other)
+            )
+            message = f"process 0 on {host} has {ours}, and process {number} on {there} has {theirs}"
+            pinned = " ".join(f"{name}=={wanted[name]}" for name in differs if name in wanted)
+            raise StageError(message, f"install the same versions on every machine: pip install {pinned}")
+
+
 def meet() -> None:
     """Wait until every process is here."""
     total(0.0)
@@ -79,4 +110,4 @@ def _group() -> Any:
     """Processors only, so that asking does not wait for what the cards still compute."""
     import torch
 
-    return torch.distributed.new_group(backend="gloo")
+    return torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE))

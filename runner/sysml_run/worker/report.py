@@ -14,7 +14,7 @@ from sysml_run.measures import duration, measures, percent, sample
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, whole_folder, write_text
 
-from . import asrun, figures, outcome
+from . import asrun, copytable, figures, outcome
 from .card import TEMPLATES
 from .outcome import Outcome
 
@@ -74,6 +74,7 @@ def page(found: Outcome, drawn: Mapping[str, str]) -> str:
         measures=measures(found.evaluation),
         sample=sample(found.evaluation),
         merged=found.evaluation.get("merged"),
+        copies=copytable.table(found.evaluation),
         facts=list(facts(found)),
         trained=list(trained(found)),
         step0=list(step0(found)),
@@ -94,7 +95,7 @@ def facts(found: Outcome) -> Pairs:
     yield "Base model", found.base_name
     yield "Method", found.method
     yield "Hardware", f"{hardware['accelerator']}, {hardware['precision']}"
-    if found.train.get("started"):
+    if found.train.get("started") and not found.elsewhere:
         yield "Trained", str(found.train["started"])[:16].replace("T", " ") + " UTC"
     if "training_seconds" in found.train:
         yield "Training took", duration(found.train["training_seconds"])

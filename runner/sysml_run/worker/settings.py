@@ -18,6 +18,7 @@ CLASSES: Mapping[str, str] = {
     "adafactor": "transformers.optimization.Adafactor",
     "sgd": "torch.optim.sgd.SGD",
 }
+ON_XLA: Mapping[str, str] = {**CLASSES, "lion": "lion_pytorch.lion_pytorch.Lion"}
 
 
 def arguments(recipe: Recipe, folder: str) -> Any:
@@ -26,23 +27,28 @@ def arguments(recipe: Recipe, folder: str) -> Any:
     from trl import SFTConfig
 
     from . import ranks, zero
+    from .xla import device as xla
 
     training, evaluation = recipe.training, recipe.evaluation
     metric = evaluation.best.metric if evaluation.best else "eval_loss"
-    on_cpu = recipe.hardware.accelerator == "cpu"
+    on_cpu, on_xla = recipe.hardware.accelerator == "cpu", xla.wanted(recipe)
+    if on_xla:
+        xla.ready()
     if zero.on():
         zero.make_ready(recipe)
     if isinstance(recipe.hardware, HardwareGpu):
         torch.set_float32_matmul_precision("high" if recipe.hardware.tf32 else "highest")
     found = SFTConfig(
         output_dir=folder,
-        per_device_train_batch_size=training.micro_batch_size,
+        per_device_train_batch_size=training.micro_batch_size * (xla.slice_of(recipe).devices if on_xla else 1),
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         num_train_epochs=training.num_epochs or 1.0,
         max_steps=training.max_steps or -1,
         max_grad_norm=training.max_grad_norm,
-        activation_checkpointing=training.gradient_checkpointing,
-        **optimizer(recipe.optimizer, fused=not on_cpu),
+        activation_checkpointing=training.gradient_checkpointing and not on_xla,  # XLA's own is used there
+        dataloader_drop_last=on_xla,  # a smaller batch would have another shape
+        dataloader_pin_memory=not on_xla,
+        **optimizer(recipe.optimizer, fused=recipe.hardware.accelerator == "gpu"),
         **schedule(recipe.optimizer),
         logging_strategy="steps",
         logging_steps=training.logging_steps,
@@ -56,10 +62,11 @@ def arguments(recipe: Recipe, folder: str) -> Any:
         metric_for_best_model=metric if evaluation.every_steps else None,
         greater_is_better=False if evaluation.every_steps else None,
         restore_callback_states_from_checkpoint=True,  # how often early stopping has waited already
-        bf16=recipe.hardware.precision == "bf16" and not (on_cpu and zero.on()),
+        bf16=recipe.hardware.precision == "bf16" and not on_xla and not (on_cpu and zero.on()),
         fp16=recipe.hardware.precision == "fp16",
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and ranks.world() > 1 else None,
+        ddp_timeout=ranks.PATIENCE,
         seed=recipe.seed,
         data_seed=recipe.seed,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -72,6 +79,11 @@ def arguments(recipe: Recipe, folder: str) -> Any:
     if zero.on():
         zero.join(on_cpu)
     return found
+
+
+def optimizer_class(recipe: Recipe) -> str:
+    """The class that the optimizer is to be of; bitsandbytes has nothing for XLA."""
+    return (ON_XLA if recipe.hardware.accelerator == "tpu" else CLASSES)[recipe.optimizer.name]
 
 
 def optimizer(chosen: Optimizer, *, fused: bool = False) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 from sysml_run.errors import StageError
 from sysml_run.recipe import Lora, Optimizer, Recipe
 
-from . import kbit, zero
+from . import fused, kbit, zero
 from .batches import IGNORED, tokens
 from .data.chat import Chat
-from .settings import CLASSES
+from .settings import optimizer_class
 
 SEEN = 32
 
@@ -22,22 +22,23 @@ def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
     facts = {
         "optimizer": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
         **zero.facts(trainer),
+        **trainer.facts(),
         **_parameters(trainer, optimizer),
         **kbit.check(recipe, model),
         **_schedule(trainer),
         "batch": _batch(trainer),
-        "attention": model.config._attn_implementation,
+        **fused.facts(model),
         "lora_modules": _lora_modules(model),
         "frozen_dtypes": sorted({str(each.dtype) for each in model.parameters() if not each.requires_grad}),
         "loss_share": _loss_share(trainer),
         "template_sha256": _template(recipe, trainer.processing_class),
     }
     wanted = recipe.training.gradient_accumulation_steps or 1
-    _same("optimizer", facts["optimizer"], CLASSES[recipe.optimizer.name])
+    _same("optimizer", facts["optimizer"], optimizer_class(recipe))
     _same("precision", facts["precision"], {"fp32": "no"}.get(recipe.hardware.precision, recipe.hardware.precision))
     _same("learning rate", facts["learning_rate"], recipe.optimizer.learning_rate)
     _same("micro batch and accumulation", facts["batch"][:2], [recipe.training.micro_batch_size, wanted])
-    for name, value in zero.wanted(recipe).items():
+    for name, value in (zero.wanted(recipe) | fused.wanted(recipe)).items():
         _same(name.replace("_", " "), facts[name], value)
     _same("gradient clipping", trainer.args.max_grad_norm, recipe.training.max_grad_norm)
     _optimizer(recipe.optimizer, optimizer)
@@ -154,7 +155,7 @@ def _inner_scheduler(scheduler: Any) -> Any:
 def _batch(trainer: Any) -> list[int]:
     arguments = trainer.args
     processes = trainer.accelerator.num_processes
-    return [arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps, processes]
+    return [arguments.per_device_train_batch_size // trainer.devices, arguments.gradient_accumulation_steps, processes]
 
 
 def _lora_modules(model: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,28 @@ from sysml_run.prepared import Prepared
 from sysml_run.recipe import Prompt, Recipe
 from sysml_run.rundir import RunDir, whole_folder, write_json
 
-from . import kbit, models, ranks, view, zero
+from . import adopt, fused, kbit, memory, models, ranks, view, zero
 from .data import store
+from .xla import device as xla
 
 SHOWN = 3  # rows of training that the report prints
 
 
 def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     """Train, or go on from the newest checkpoint, and leave `model/`. Raises KeyboardInterrupt when asked to stop."""
+    if recipe.model.trained is not None:
+        return adopt.run(recipe, rundir)
     trainer, stopping, facts = build(recipe, rundir)
     checkpoint = newest(rundir.checkpoints)
-    if checkpoint:
+    if xla.wanted(recipe):
+        trainer.place(checkpoint)
+    elif checkpoint:
         zero.refuse_other_size(checkpoint)
-        if ranks.first():
-            print(f"train: going on from {checkpoint.name}", flush=True)
+    if checkpoint and ranks.first():
+        print(f"train: going on from {checkpoint.name}", flush=True)
     clock = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with memory.told(rundir, trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if ranks.any_of(stopping.asked):
         raise KeyboardInterrupt
     seconds, tokens = time.monotonic() - clock, int(ranks.total(trainer.tokens)[0])
@@ -45,6 +52,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         "training_seconds": round(seconds, 3),
         "resumed_from": checkpoint.name if checkpoint else None,
         "step0": facts,
+        **trainer.record(),
     }
 
 
@@ -55,13 +63,14 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
 
     from . import progress, settings, step0
     from .batches import Collator
-    from .trainer import Trainer
 
     set_seed(recipe.seed)
     models.model_dir(recipe)  # a model that has to be made is made by one process, before it knows of the others
     arguments = settings.arguments(recipe, str(rundir.checkpoints))  # ZeRO-3 shards a model that is loaded after this
+    ranks.agree(manifest.versions())
     tokenizer, prepared = models.load_tokenizer(recipe), store.load(rundir)
     model = models.load_base(recipe, training_dtype(recipe))
+    fused.apply(recipe, model)
     callbacks = [shown := progress.Progress(rundir, lambda: begin()), stopping := progress.Stopping()]
     if recipe.evaluation.early_stopping:
         early = recipe.evaluation.early_stopping
@@ -73,14 +82,18 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
     if recipe.prompt.packing:
         fed, columns = prepared.split("packed"), [*columns, "seq_lengths"]
     lengths = fed["length"][:]
-    trainer = Trainer(
+    trainer = trainer_for(recipe)(
         lengths=lengths,
         model=model,
         args=arguments,
         train_dataset=fed.select_columns(columns),
         eval_dataset=rows(recipe, prepared) if recipe.evaluation.every_steps else None,
         processing_class=tokenizer,
-        data_collator=Collator(tokenizer.pad_token_id, *padded_lengths(recipe.prompt, lengths)),
+        data_collator=Collator(
+            tokenizer.pad_token_id,
+            *padded_lengths(recipe.prompt, lengths),
+            flat=recipe.model.attn_implementation == "flash_attention_2",
+        ),
         peft_config=settings.adapter(recipe.lora, model) if recipe.lora else None,
         callbacks=callbacks,
     )
@@ -97,6 +110,17 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
             rundir.event("step0", **facts)
 
     return trainer, stopping, facts
+
+
+def trainer_for(recipe: Recipe) -> Any:
+    """What makes the trainer for the recipe's hardware."""
+    if xla.wanted(recipe):
+        from .xla.trainer import Trainer as OnXla
+
+        return partial(OnXla, recipe=recipe)
+    from .trainer import Trainer
+
+    return Trainer
 
 
 def padded_lengths(prompt: Prompt, lengths: Sequence[int]) -> list[int]:
@@ -152,6 +176,9 @@ def save(recipe: Recipe, trainer: Any, rundir: RunDir) -> None:
     """
     import torch
 
+    if xla.wanted(recipe):
+        trainer.publish(rundir.model)
+        return
     model, dtype = trainer.model, getattr(torch, recipe.model.dtype)
     gathered = zero.state(trainer) if trainer.is_deepspeed_enabled else None
     if not ranks.first():

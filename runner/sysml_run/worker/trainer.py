@@ -47,6 +47,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return order
 
     tokens = 0
+    scored = 0  # positions that logits were computed for
+    batch: tuple[int, int] | None = None  # rows and tokens of each, while one is trained on
+    devices = 1  # that share the micro batch of this process
     control: Any
 
     def compute_loss(
@@ -58,9 +61,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         router loss, a mean over the micro batch, as TRL does. Gradients of several processes are averaged, so that
         each takes its loss as many times as there are processes.
         """
+        self.batch = tuple(inputs["input_ids"].shape)
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
         losses, output = answer_loss(model, inputs)
+        self.scored += output.logits.shape[0] * output.logits.shape[1]
         self.tokens += tokens(inputs)
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         if self.aux_loss_enabled:
@@ -73,13 +78,31 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         """The mean loss of a labelled token over the validation rows: the same number as the evaluate stage's."""
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         model.eval()
+        self.batch = None
         with self.compute_loss_context_manager():
-            found = shared_loss(model, self.eval_dataset, self.data_collator, self.args.device)
+            found = self.validation_loss(model)
         model.train()
         metrics = {f"{metric_key_prefix}_loss": found}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def validation_loss(self, model: Any) -> float:
+        """Of `model`, which every process runs."""
+        return shared_loss(model, self.eval_dataset, self.data_collator, self.args.device)
+
+    def facts(self) -> dict[str, Any]:
+        """What step 0 is to know of this kind of trainer beside the rest."""
+        return {}
+
+    def record(self) -> dict[str, Any]:
+        """What the train record is to hold of this kind of trainer beside the rest; every process must ask."""
+        import torch
+
+        found: dict[str, Any] = {"scored_positions": int(ranks.total(self.scored)[0])}
+        if torch.cuda.is_available():
+            found["peak_card_bytes"] = torch.cuda.max_memory_allocated()  # of the first process's card
+        return found
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """The package stage writes the card; checkpoints carry none."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sysml_run import manifest
-from sysml_run.prepared import REPORT
+from sysml_run.prepared import REPORT, VIEW
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, read_json, whole_folder, write_json
 
@@ -23,7 +23,7 @@ COLUMNS = ("id", "prompt", "completion", "input_ids", "labels")
 
 def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     """Answer `data/view.json`: `show` rows of training go to `data/shown.json`, all rows as JSON lines to `out`."""
-    asked = read_json(rundir.data / "view.json")
+    asked = read_json(rundir.data / VIEW)
     shown = []
     if asked["show"]:
         rows = store.load(rundir).split("train")

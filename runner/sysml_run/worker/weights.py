@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import shutil
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sysml_run.copies import clone
 from sysml_run.errors import StageError
 from sysml_run.rundir import read_json, write_json
 
@@ -18,7 +19,6 @@ SAFE = ".safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 UNITS = {"MB": 10**6, "GB": 10**9}
-FICLONE = 0x40049409  # linux/fs.h: let two files share their blocks until one of them is written to
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer headers too
 
 
@@ -71,20 +71,6 @@ def place(files: Sequence[Weights], folder: Path, most: int) -> bool:
     return True
 
 
-def clone(source: Path, target: Path) -> None:
-    """Copy a file; where the file system can, the copy shares the blocks until one of the two is written to.
-
-    Never a hard link: saving into `merged/` once more would change the package behind its checksums.
-    """
-    with source.open("rb") as old, target.open("wb") as new:
-        try:
-            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                raise
-            shutil.copyfile(source, target)
-
-
 def _sizes(path: Path) -> dict[str, int]:
     """Bytes of each tensor, from the header (https://github.com/huggingface/safetensors#format)."""
     try:
@@ -103,7 +89,7 @@ def _sizes(path: Path) -> dict[str, int]:
 
 def _split(files: Sequence[Weights], folder: Path, most: int) -> None:
     """Write new shards and their index; one shard at a time is in memory."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
     shards = list(_shards(files, most))
@@ -113,10 +99,20 @@ def _split(files: Sequence[Weights], folder: Path, most: int) -> None:
         for weights, tensor in shard:
             with safe_open(weights.path, framework="pt") as file:
                 tensors[tensor] = file.get_tensor(tensor)
-        save_file(tensors, folder / name, metadata={"format": "pt"})
+        try:
+            save_file(tensors, folder / name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise refused(error, folder / name) from error
     where = {tensor: name for name, shard in zip(names, shards, strict=True) for _, tensor in shard}
     total = sum(weights.total for weights in files)
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
+
+
+def refused(error: Exception, path: Path) -> OSError:
+    """What the operating system said to the safetensors library, which tells it only in its text."""
+    said = re.search(r"os error (\d+)", str(error))
+    number = int(said[1]) if said else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def _shards(files: Sequence[Weights], most: int) -> Iterator[list[tuple[Weights, str]]]:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from sysml_run import document
 from sysml_run.errors import DataError
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, read_json
 from sysml_run.worker import prepare
 from sysml_run.worker.data import store
+from sysml_run.worker.data.masking import mask
 
 from .reading import read, rows
 
@@ -151,6 +153,65 @@ def test_5_a_missing_field_is_an_error(make_recipe: Make, rundir: RunDir, tmp_pa
     with pytest.raises(DataError, match="'output' is undefined") as caught:
         report(make_recipe(datasets=source(lines, "alpaca")), rundir)
     assert "type alpaca wants an object with instruction and output" in str(caught.value.hint)
+
+
+def test_6_a_window_that_cuts_every_row_is_told(make_recipe: Make, rundir: RunDir, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a.json").write_bytes(as_bytes([finding(n, rationale="because " * 40) for n in range(40)]))
+    mapped = {"prompt": "{{ row | tojson(indent=2) }}", "completion": "{{ severity }}"}
+    cut = make_recipe(datasets=source(tmp_path / "a.json", map=mapped), prompt={"sequence_len": 64})
+    found = report(cut, rundir)
+    assert {split["truncated_share"] for split in found["splits"].values() if split["rows"]} == {1.0}
+    assert "40 of 40 rows are cut to prompt.sequence_len" in found["warnings"]
+    assert "warning: 40 of 40 rows are cut to prompt.sequence_len" in capsys.readouterr().out
+    refuse = {"sequence_len": 64, "truncation": "error"}
+    with pytest.raises(DataError, match=r"has \d+ tokens and prompt\.sequence_len is 64"):
+        report(make_recipe(datasets=source(tmp_path / "a.json", map=mapped), prompt=refuse), RunDir(tmp_path / "2"))
+
+
+def test_7_no_masked_text_on_two_sides(make_recipe: Make, rundir: RunDir, tmp_path: Path) -> None:
+    names = [f"{first}{last}" for first in "ghjkmnpq" for last in "stuvwxyz"]
+    kinds = ("low", "high")
+    rows = [finding(n, title=f"Port {n} on {names[n % 64]}", severity=kinds[n // 64 % 2]) for n in range(256)]
+    (tmp_path / "a.json").write_bytes(as_bytes(rows))
+    mapped = {"prompt": "{{ title }}", "completion": "{{ severity }}"}
+    split = {"validation": 0.2, "test": 0.1, "group_by": "masked_text", "stratify_by": "severity"}
+    found = report(make_recipe(datasets=source(tmp_path / "a.json", map=mapped), split=split), rundir)
+    texts = {name: {mask(row["prompt"]) for row in store.load(rundir).split(name)} for name in store.SPLITS}
+    assert all(texts.values())
+    assert not texts["train"] & (texts["validation"] | texts["test"])
+    assert not texts["validation"] & texts["test"]
+    for name in ("validation", "test"):
+        assert found["leakage"][name]["masked"] == found["leakage"][name]["exact"] == 0
+        assert found["leakage"]["random_split"][name]["masked"] > 0
+        low, high = (sides[name] for sides in found["balance"]["severity"].values())
+        assert low > 0
+        assert abs(low - high) <= 2
+
+
+def test_8_and_9_answer_and_end_survive_and_are_learned(
+    make_recipe: Make, rundir: RunDir, tmp_path: Path, tokenizer: Any
+) -> None:
+    """Cut on the left, with the padding token for an end token and a template that writes the begin token."""
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    (tmp_path / "a.json").write_bytes(as_bytes([finding(n, description="word " * 90) for n in range(40)]))
+    prompt = {"sequence_len": 64, "truncation": "left", "template": "{{ bos_token }}" + tokenizer.chat_template}
+    found = report(make_recipe(datasets=source(tmp_path / "a.json"), prompt=prompt), rundir)
+    made = [row for name in store.SPLITS for row in store.load(rundir).split(name)]
+    assert len(made) == 40 == sum(split["truncated"] for split in found["splits"].values())
+    for row in made:
+        learned = [id for id in row["labels"] if id != -100]
+        assert tokenizer.decode(learned) == row["completion"] + "<|im_end|>"
+        assert json.loads(row["completion"])["severity"] == "low"
+        assert learned[-1] == row["labels"][-1] == row["input_ids"][-1] == tokenizer.eos_token_id
+        assert row["input_ids"][0] == tokenizer.bos_token_id
+        assert row["input_ids"].count(tokenizer.bos_token_id) == 1
+
+
+def test_10_a_learning_rate_in_science_notation(make_recipe: Make) -> None:
+    source = make_recipe(datasets=[{"path": "a", "type": "text"}])
+    assert source.optimizer.learning_rate == 1e-3
+    text = "optimizer: {name: lion, lr_scheduler: cosine, learning_rate: 2e-5}"
+    assert document.parse(text, "r.yaml").value["optimizer"]["learning_rate"] == 2e-5
 
 
 def test_11_routing_counts_both_sides(make_recipe: Make, tmp_path: Path) -> None:

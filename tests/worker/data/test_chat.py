@@ -1,6 +1,7 @@
 """Templates compiled once, against `apply_chat_template`; what they are given, and what they cannot write."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sysml_run.errors import DataError
+from sysml_run.worker.data import named
 from sysml_run.worker.data.chat import Chat
 from sysml_run.worker.data.render import RefusedError, Renderer
 
@@ -134,8 +136,18 @@ def test_templates_that_are_none(knowing: Any) -> None:
     bare = small.byte_level(small.CHATML, "<|im_end|>", begins=False)
     with pytest.raises(DataError, match="no chat template of its own"):
         Chat(bare, "tokenizer")
-    assert [Chat(knowing, template).name for template in ("tokenizer", "chatml", "{{ 1 }}")] == [
-        "tokenizer",
-        "chatml",
-        "inline",
-    ]
+    for template, name in {"tokenizer": "tokenizer", "chatml": "chatml", "{{ 1 }}": "inline"}.items():
+        assert Chat(knowing, template).name == named.title(template, Path()) == name
+
+
+@pytest.mark.parametrize(
+    "word", ["{{ 1 // 0 }}", "{{ 2.0 ** 5000 }}", "{{ 'a' + 1 }}", "{{ ''.x.y }}", "{{ [][1].x }}"]
+)
+def test_whatever_a_template_raises_is_a_refusal(knowing: Any, word: str) -> None:
+    for template in (
+        word,
+        "{% for m in messages %}" + word + "{% endfor %}",
+        "{% for m in messages %}{% endfor %}" + word,
+    ):
+        with pytest.raises(RefusedError):
+            Chat(knowing, template).rendered([{"role": "user", "content": "x"}], None)

@@ -171,7 +171,7 @@ def act(piece: str) -> str:
 
 
 def start(pieces: list[str]) -> list[list[str]]:
-    found = workers.in_order(act, pieces, 2, prepare=remember, given=(7,), preload=["json"])
+    found = workers.in_order(act, pieces, 2, prepare=remember, given=(7,))
     return [line.split() for line in found]
 
 
@@ -195,7 +195,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
         "import os, sys, time; from sysml_run.worker.data import workers",
         "def wait(path): open(f'{path}/{os.getpid()}', 'w').close(); time.sleep(60)",
         "if __name__ == '__main__':",
-        "    list(workers.in_order(wait, [sys.argv[1]] * 2, 2, prepare=print, given=(), preload=[]))",
+        "    list(workers.in_order(wait, [sys.argv[1]] * 2, 2, prepare=print, given=()))",
     ]
     script = tmp_path / "script.py"
     script.write_text("\n".join(code))
@@ -210,7 +210,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
 
 
 def wait(until: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not until():
         assert time.monotonic() < end
         time.sleep(0.05)

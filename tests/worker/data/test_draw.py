@@ -187,7 +187,9 @@ def test_cut_tokens_and_loss_in_the_report(make_recipe: Make, rundir: RunDir, tm
     assert train["cut_tokens"] >= train["rows"]
     made = store.load(rundir).split("train")["loss_tokens"]
     assert train["loss"] == {"p50": sorted(made)[-(-len(made) // 2) - 1], "p95": train["loss"]["p95"], "max": max(made)}
-    assert f"(100%, {train['cut_tokens']} tokens cut)" in "\n".join(datasummary.lines(report))
+    assert f"30 rows (100%) are cut to prompt.sequence_len and lose {train['cut_tokens']} tokens" in "\n".join(
+        datasummary.lines(report)
+    )
 
 
 def test_group_by_an_expression(make_recipe: Make, rundir: RunDir, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def zip_of_a_million(entries: int) -> bytes:
 
 
 def test_a_million_members(put: Callable[[str, bytes], Path]) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for name, data in {
         "a.zip": zip_of_a_million(10**6),
         "liar.zip": zip_of_a_million(10),
@@ -159,7 +159,7 @@ def test_a_million_members(put: Callable[[str, bytes], Path]) -> None:
     }.items():
         with pytest.raises(DataError, match=rf"{name}.*(more than 100,000 members|bomb)"):
             list(archive.members(put(name, data), name))
-    assert time.monotonic() - started < 30
+    assert time.process_time() - started < 30
 
 
 def test_zip_that_lies(put: Callable[[str, bytes], Path]) -> None:

@@ -16,7 +16,7 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
 from sysml_run.errors import DataError
-from sysml_run.worker.data import mistral
+from sysml_run.worker.data import mistral, named
 from sysml_run.worker.data.labels import IGNORED, Labeller, Row
 from sysml_run.worker.data.render import RefusedError, Renderer
 from sysml_run.worker.data.tokens import Encoder
@@ -179,9 +179,13 @@ def test_every_answer_of_random_conversations(oracle: Oracle, messages: list[dic
     assert oracle.learned(row) == ("" if oracle.spaces == "tekken" else " ").join(answers)
 
 
-def test_versions_are_told_by_special_tokens(oracle: Oracle) -> None:
+def test_versions_are_told_by_special_tokens(oracle: Oracle, tmp_path: Path) -> None:
     assert mistral.version(oracle.tokenizer) == oracle.version
-    assert Renderer(oracle.tokenizer, "mistral", "completion").chat.name == f"mistral v{oracle.version}"
+    name = Renderer(oracle.tokenizer, "mistral", "completion").chat.name
+    assert name == f"mistral v{oracle.version}"
+    oracle.tokenizer.save_pretrained(tmp_path)
+    assert named.title("mistral", tmp_path) == name
+    assert named.title("mistral", tmp_path / "absent") == "mistral"
 
 
 def test_a_later_version_and_another_tokenizer_are_refused(oracle: Oracle, tokenizer: Any) -> None:

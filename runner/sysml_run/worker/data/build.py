@@ -15,18 +15,19 @@ from sysml_run.errors import DataError
 from sysml_run.prepared import REPORT
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import PARTIAL, whole_folder, write_json
+from sysml_run.worker.models import tokenizer_dir
 
 from . import chunks, draw, split, store, workers
 from . import report as reports
 from .chunks import Encoded
 from .columns import Columns
 from .draw import Drawn
-from .intake import Found, Intake
-from .rowtypes import row_type
+from .intake import CHOSEN, Found, Intake
+from .intake import counted as reasons
 from .spool import Spool
 
 WORK = f"{PARTIAL}work-"
-CHOSEN = ("where", "route", "max_rows", "duplicate")  # left out because the recipe says so
+LATE = "not to be tokenized"  # of a dataset; the reasons are counted over all of them
 
 
 def build(
@@ -49,41 +50,44 @@ def build(
 def make(
     recipe: Recipe, sources: list[list[Source]], key: str, folder: Path, work: Path, processes: int
 ) -> dict[str, Any]:
-    found, columns = first_pass(recipe, sources, work)
+    if processes > 1 and workers.large(sum(source.size for files in sources for source in files)):
+        workers.warm()
+    found, columns = first_pass(recipe, sources, work, processes)
     chosen = np.flatnonzero(draw.unrepeated(recipe.split, columns))
     if len(chosen) < len(columns):
         found.dropped["duplicate"] = len(columns) - len(chosen)
+    given = columns.dataset[chosen]
+    tally(found, "duplicate", np.delete(columns.dataset, chosen))
     encoded = chunks.encode(recipe, work, chosen, columns, processes)
     check_most(found, encoded)
     columns = columns.take(encoded.array("rows"))
+    tally(found, LATE, given, columns.dataset)
+    check_each(found, encoded)
     strata = codes(recipe.split.stratify_by, found, columns)
     sides = split.assign(recipe.split, recipe.seed, columns.group, strata, fixed(recipe, columns))
     classes = codes(recipe.split.balance.by, found, columns) if recipe.split.balance else None
     drawn = draw.draw(recipe, columns, sides, classes)
     check_drawn(sides, drawn)
+    tally(found, "drawn", columns.dataset[drawn.times == 0])
     found.dropped += encoded.total("dropped") + Counter(drawn.dropped)
     with whole_folder(folder) as staging:
         rows = store.distribute(encoded.files, sides, drawn.times, staging, key)
-        report = reports.make(recipe, found, encoded, columns, sides, drawn.times)
+        report = reports.make(recipe, found, encoded, columns, sides, drawn.times, tokenizer_dir(recipe))
         write_json(staging / REPORT, report)
         store.seal(staging, key, rows)
     return report
 
 
-def first_pass(recipe: Recipe, sources: list[list[Source]], work: Path) -> tuple[Found, Columns]:
-    """Read every row, unless an earlier run did; DataError when none can be used."""
+def first_pass(recipe: Recipe, sources: list[list[Source]], work: Path, processes: int) -> tuple[Found, Columns]:
+    """Read every row, unless an earlier run did; DataError when none of a dataset can be used."""
     before = chunks.load(work)
     if before is not None:
         print(f"prepare: going on; {before[0].read} rows were read before", flush=True)
         return before
     work.mkdir(parents=True)
     with Spool(work / chunks.SPOOL) as spool:
-        intake = Intake(recipe, spool)
+        intake = Intake(recipe, spool, processes)
         found = intake.read_all(sources)
-    if not intake.rows.kept:
-        wants = {f"type {each.type} wants {row_type(each).wants}": None for each in recipe.datasets}
-        hint = "; ".join(wants) if found.dropped["not_a_row"] else "look at where and map"
-        raise DataError(f"none of {found.read} rows can be used: {reasons(found.dropped)}", hint)
     columns = intake.rows.columns()
     chunks.save(work, found, columns)
     return found, columns
@@ -96,6 +100,27 @@ def codes(field: str | None, found: Found, columns: Columns) -> NDArray[np.int32
     names = found.names[field]
     ranks = np.argsort(np.argsort(np.array(names, object)))
     return ranks[columns.values[:, list(found.names).index(field)]].astype(np.int32)
+
+
+def tally(found: Found, reason: str, gone: NDArray[np.int32], but: NDArray[np.int32] | None = None) -> None:
+    """Count rows that are gone for their datasets: those of `gone`, less those of `but`."""
+    for each in found.datasets:
+        number = each["dataset"]
+        lost = int((gone == number).sum()) - (0 if but is None else int((but == number).sum()))
+        if lost:
+            each["kept"] -= lost
+            each["dropped"][reason] = lost
+
+
+def check_each(found: Found, encoded: Encoded) -> None:
+    """DataError naming a dataset of which no row is left, unless the recipe left all of them out."""
+    for each in found.datasets:
+        if not each["kept"] and not set(each["dropped"]) <= {*CHOSEN}:
+            refusal = encoded.first("refusal")
+            first = f"; the first refused: {refusal}" if refusal else ""
+            late = f" ({reasons(encoded.total('dropped'))} in all)" if LATE in each["dropped"] else ""
+            message = f"datasets.{each['dataset']}: none of {each['read']} rows is left: {reasons(each['dropped'])}"
+            raise DataError(message + late + first, "mend the data or the prompt section, or take the dataset out")
 
 
 def fixed(recipe: Recipe, columns: Columns) -> split.Sides:
@@ -120,7 +145,3 @@ def check_most(found: Found, encoded: Encoded) -> None:
 def check_drawn(sides: split.Sides, drawn: Drawn) -> None:
     if not drawn.times[sides == 0].any():
         raise DataError(f"no row is left to train on: {reasons(drawn.dropped)}", "raise datasets.weight")
-
-
-def reasons(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items())) or "nothing was read"

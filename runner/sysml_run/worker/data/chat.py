@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from sysml_run.errors import DataError
@@ -14,7 +12,7 @@ from . import mistral
 from .begin import begins, gap
 from .named import load
 from .rowtypes import Message
-from .turnwise import Turns, turnwise
+from .turnwise import RAISED, Turns, turnwise
 
 TOOLS = "tools"
 PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -48,7 +46,7 @@ class Chat:
 
     def rendered(self, messages: list[Message], tools: list[Any] | None, *, generation: bool = False) -> str:
         """The template's own text. RefusedError."""
-        with refusing():
+        with Refusing():
             template = self.with_tools if tools else self.plain
             return str(template.render(self.given(messages, tools, generation=generation)))
 
@@ -56,7 +54,7 @@ class Chat:
         """The same cut where each message begins; None where that cannot be told. RefusedError."""
         if self.turnwise is None or tools:
             return None
-        with refusing():
+        with Refusing():
             return self.turnwise(self.given(messages, tools))
 
     def given(self, messages: list[Message], tools: list[Any] | None, *, generation: bool = False) -> dict[str, Any]:
@@ -86,15 +84,17 @@ class Chat:
         return f"{{{{ {front!r} }}}}{{##}}\n{self.text}" if front else self.text
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What a template raises as RefusedError."""
-    from jinja2 import TemplateError
+class Refusing:
+    """What a template raises as RefusedError; of a row most of what is done, so a class, which takes less time."""
 
-    try:
-        yield
-    except (TemplateError, TypeError, ValueError, LookupError) as error:
-        raise RefusedError(f"{type(error).__name__}: {error}") from error
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            from jinja2 import TemplateError
+
+            if isinstance(error, (TemplateError, *RAISED)):
+                raise RefusedError(f"{type(error).__name__}: {error}") from error
 
 
 def find(tokenizer: Any, template: str) -> tuple[str, int, str]:

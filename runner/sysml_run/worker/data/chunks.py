@@ -30,7 +30,6 @@ from .intake import Found
 
 ROWS = 2048  # in a chunk
 SMALL = 4096  # rows that one process has done before others have begun
-PRELOAD = ("transformers", "sysml_run.worker.data.chunks", "sysml_run.worker.models")
 SPOOL, INTAKE = "rows.jsonl", "intake.json"
 
 
@@ -129,7 +128,7 @@ def work(recipe: Recipe, folder: Path, left: Sequence[Chunk], rows: int, process
         yield from map(make, left)
     else:
         count = min(processes, len(left))
-        yield from workers.in_order(make, left, count, prepare=begin, given=(recipe, folder), preload=PRELOAD)
+        yield from workers.in_order(make, left, count, prepare=begin, given=(recipe, folder))
 
 
 STATE: dict[str, Any] = {}  # of a process: what all of its chunks are made with

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from sys import intern
 from typing import Any
 
@@ -12,6 +13,7 @@ from sysml_run.recipe import Split
 
 from .mapping import Template, pick
 from .masking import digest, mask
+from .rowtypes import Message
 
 PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
 COUNTED = ("severity", "category")  # their values are counted in the report, where rows have them
@@ -31,6 +33,22 @@ class Key:
         return as_text(self.expression(fields(), place))
 
 
+@dataclass(frozen=True)
+class Text:
+    """A conversation as JSON: what stands before its last message (nothing where there is but one), and the rest."""
+
+    asked: str
+    answer: str
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> Text:
+        line = json.dumps(messages, ensure_ascii=False)
+        if len(messages) == 1:
+            return cls("", line)
+        at = len(line) - len(json.dumps(messages[-1], ensure_ascii=False)) - 1
+        return cls(line[:at], line[at:])
+
+
 class Keys:
     """What the recipe's split asks of a row."""
 
@@ -42,13 +60,16 @@ class Keys:
         self.asked = {name: Key(name, pointer) for name, pointer in asked if name is not None}
         self.fields = tuple(dict.fromkeys([*self.asked, *COUNTED]))
 
-    def digests(self, line: str, row: Any, fields: Callable[[], Any], place: str) -> dict[str, bytes]:
-        """16 bytes each for the conversation's text, its masked text and the group of rows that stay together."""
-        exact, masked = digest(line), digest(mask(line))
-        group = masked if self.masked else exact
-        if self.group is not None:
-            group = digest(self.group(row, fields, place))
-        return {"exact": exact, "masked": masked, "group": group}
+    def digests(self, text: Text, row: Any, fields: Callable[[], Any], place: str) -> dict[str, bytes]:
+        """16 bytes each for the conversation's text, its masked text and the group of rows that stay together.
+
+        The masked text that groups rows is that of the question: one that is answered in two ways stays on one side.
+        """
+        asked = mask(text.asked)
+        masked = asked + mask(text.answer)
+        exact, group = digest(text.asked + text.answer), digest(asked or masked)
+        found = {"exact": exact, "masked": digest(masked), "group": group if self.masked else exact}
+        return found if self.group is None else found | {"group": digest(self.group(row, fields, place))}
 
     def values(self, row: Mapping[str, Any], fields: Callable[[], Any], place: str) -> list[str | None]:
         """The value of each of `fields`; one that the recipe asks for must be there."""

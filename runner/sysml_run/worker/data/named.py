@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sysml_run.errors import DataError
-from sysml_run.templates import FOLDER
+from sysml_run.templates import FOLDER, NAMES
 
 from . import mistral
 from .begin import ids
@@ -25,6 +26,18 @@ class Named:
     name: str
     version: int
     text: str
+
+
+def title(template: str, folder: Path) -> str:
+    """What records call the template, as `Chat.name` does, without importing transformers.
+
+    `folder` has the tokenizer's files; of one without tokenizer.json Mistral's version is left out.
+    """
+    if template == "mistral" and (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        return f"mistral v{mistral.version(Tokenizer.from_file(str(folder / 'tokenizer.json')))}"
+    return template if template in (*NAMES, "tokenizer") else "inline"
 
 
 def load(tokenizer: Any, name: str) -> Named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,25 +11,31 @@ from numpy.typing import NDArray
 
 from sysml_run.recipe import Recipe
 
+from . import named
 from .chunks import Encoded
 from .columns import Columns, Ints, same
-from .intake import Found
+from .intake import CHOSEN, Found, counted
 from .split import SIDES, Sides
 
 BINS = 24
 KINDS = ("exact", "masked")
 
 
-def make(recipe: Recipe, found: Found, encoded: Encoded, columns: Columns, sides: Sides, times: Ints) -> dict[str, Any]:
+def make(
+    recipe: Recipe, found: Found, encoded: Encoded, columns: Columns, sides: Sides, times: Ints, tokenizer: Path
+) -> dict[str, Any]:
     """The whole report; JSON values only. `rows.read` = `rows.kept` + all of `rows.dropped`.
 
-    Counts of a split are of rows as they are trained on: a row that is drawn twice counts twice.
+    Counts of a split are of rows as they are trained on: a row that is drawn twice counts twice. `tokenizer` is the
+    folder of its files.
     """
     entries = {name: np.repeat(rows, times[rows]) for name, rows in numbers(sides, sides >= 0).items()}
     kept = numbers(sides, times > 0)
     digests = {kind: same(getattr(columns, kind)) for kind in KINDS}
     report: dict[str, Any] = {
+        "template": {"name": named.title(recipe.prompt.template, tokenizer)},
         "rows": {"read": found.read, "kept": int((times > 0).sum()), "dropped": dict(sorted(found.dropped.items()))},
+        "datasets": found.datasets,
         "files": found.files,
         "splits": {name: facts(encoded, rows) for name, rows in entries.items()},
         "lengths": histograms({name: encoded.array("lengths")[rows] for name, rows in entries.items()}),
@@ -48,6 +55,15 @@ def make(recipe: Recipe, found: Found, encoded: Encoded, columns: Columns, sides
     }
     report["warnings"] = list(warnings(report, encoded.first("refusal")))
     return report
+
+
+def lost(datasets: list[dict[str, Any]]) -> Iterable[str]:
+    """Datasets of which no row is left, or fewer than are lost."""
+    for each in datasets:
+        gone = sum(count for reason, count in each["dropped"].items() if reason not in CHOSEN)
+        if not each["kept"] or gone > each["kept"]:
+            few = "no row is" if not each["kept"] else f"only {each['kept']} rows are"
+            yield f"datasets.{each['dataset']}: {few} left of {each['read']}: {counted(each['dropped'])}"
 
 
 def numbers(sides: Sides, of: NDArray[np.bool_]) -> dict[str, Ints]:
@@ -148,6 +164,7 @@ def weights(recipe: Recipe, columns: Columns, sides: Sides, times: Ints) -> list
 def warnings(report: dict[str, Any], refusal: str | None) -> Iterable[str]:
     """What a reader of the report should not miss."""
     drawn = sum(split["rows"] for split in report["splits"].values())
+    yield from lost(report["datasets"])
     cut = sum(split["truncated"] for split in report["splits"].values())
     if cut > drawn / 10:
         yield f"{cut} of {drawn} rows are cut to prompt.sequence_len"

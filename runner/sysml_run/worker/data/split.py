@@ -54,7 +54,7 @@ def assign(
     if len(rows):
         sides[rows] = divide(split, seed, keys[rows], None if strata is None else strata[rows])
     if not (sides == 0).any():
-        raise DataError(f"no row is left to train on: {hint(split, len(keys))}", "hold out fewer rows")
+        raise DataError(f"no row is left to train on: {hint(split, keys)}", "hold out fewer rows")
     return sides
 
 
@@ -74,7 +74,7 @@ def divide(split: Split, seed: int, keys: NDArray[np.uint64], strata: NDArray[An
             totals = Counter(dict(enumerate(np.bincount(codes).tolist())))
             fill(side, taken, Contents(groups, codes), quotas(shares[side], totals))
         if shares[side] and side not in taken:
-            message = f"split.{SIDES[side]} would be empty: {hint(split, len(keys))}"
+            message = f"split.{SIDES[side]} would be empty: {hint(split, keys)}"
             raise DataError(message, "hold out more, or group less")
     return taken[groups.of]
 
@@ -147,6 +147,7 @@ def change(found: list[tuple[int, int]], need: Counter[int]) -> int:
     return sum(abs(need[stratum] - count) - abs(need[stratum]) for stratum, count in found)
 
 
-def hint(split: Split, rows: int) -> str:
+def hint(split: Split, keys: NDArray[np.uint64]) -> str:
     by = f" grouped by {split.group_by}" if split.group_by else ""
-    return f"{rows} rows{by}, validation {split.validation:g}, test {split.test:g}"
+    groups = len(np.unique(keys, axis=0))
+    return f"{len(keys)} rows{by}, {groups} of them different, validation {split.validation:g}, test {split.test:g}"

@@ -19,7 +19,7 @@ from .render import Rendered
 LEAD = "\n"  # what stands in front of a piece that must not be tokenized as the start of a text
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Piece:
     """An encoding that starts at this character and this token of the row, `lead` tokens of the encoding aside.
 
@@ -49,13 +49,19 @@ class Piece:
 class Tokens:
     """The ids of one row; `apart` when prompt and answers had to be tokenized on their own."""
 
-    def __init__(self, encodings: Sequence[Any], chars: Sequence[int], leads: Sequence[int] = (0,)) -> None:
-        self.ids: list[int] = []
-        self.pieces: list[Piece] = []
+    __slots__ = ("apart", "ids", "pieces")
+
+    def __init__(self, pieces: list[Piece], ids: list[int]) -> None:
+        self.pieces, self.ids, self.apart = pieces, ids, len(pieces) > 1
+
+    @classmethod
+    def joined(cls, encodings: Sequence[Any], chars: Sequence[int], leads: Sequence[int]) -> Tokens:
+        """The row of which each encoding begins at one of `chars`, but for as many tokens as `leads` says."""
+        pieces, ids = list[Piece](), list[int]()
         for encoding, char, lead in zip(encodings, chars, leads, strict=True):
-            self.pieces.append(Piece(char, len(self.ids), encoding, lead))
-            self.ids += encoding.ids[lead:] if lead else encoding.ids
-        self.apart = len(self.pieces) > 1
+            pieces.append(Piece(char, len(ids), encoding, lead))
+            ids += encoding.ids[lead:]
+        return cls(pieces, ids)
 
     def at(self, char: int) -> int:
         """The token that holds the character, or the next one where it is in none."""
@@ -111,7 +117,7 @@ class Encoder:
     def __call__(self, rows: Sequence[Rendered]) -> list[Tokens]:
         """Ids of each row."""
         encodings = self.plain([row.text for row in rows])
-        made = [Tokens([encoding], [0]) for encoding in encodings]
+        made = [Tokens([Piece(0, 0, encoding)], encoding.ids) for encoding in encodings]
         checks = [
             (n, *self.boundary(made[n], row.text, span.start)) for n, row in enumerate(rows) for span in row.answers
         ]
@@ -125,10 +131,12 @@ class Encoder:
 
     def boundary(self, tokens: Tokens, text: str, start: int) -> tuple[str, list[int]]:
         """The piece of prompt to tokenize alone, and the ids it must come to."""
-        stop = tokens.at(start)
-        first = next((i for i in range(stop - 1, -1, -1) if tokens.ids[i] in self.special), 0)
-        char = tokens.chars(first)[0] if first else 0
-        return text[char:start], tokens.ids[first:stop]
+        stop, ids = tokens.at(start), tokens.ids
+        first = stop - 1
+        while first > 0 and ids[first] not in self.special:
+            first -= 1
+        char = tokens.chars(first)[0] if first > 0 else 0
+        return text[char:start], ids[max(first, 0) : stop]
 
     def apart(self, row: Rendered) -> Tokens:
         """The row with every trained answer begun anew, in the middle of a text and not as the start of one."""
@@ -138,4 +146,4 @@ class Encoder:
         plain = self.plain([first, *others])
         leading = [plain[0], *self.plain([LEAD + text for text in others])]
         leads = [0] + [len(self.lead) * (each.ids[: len(self.lead)] == self.lead) for each in leading[1:]]
-        return Tokens([b if lead else a for a, b, lead in zip(plain, leading, leads, strict=True)], cuts, leads)
+        return Tokens.joined([b if lead else a for a, b, lead in zip(plain, leading, leads, strict=True)], cuts, leads)

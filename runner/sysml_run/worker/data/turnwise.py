@@ -7,14 +7,15 @@ tree proves that counts: plain nodes, one loop over `messages`, which nothing el
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MARK = "\ue003\uf8fe\ue003"  # private use; a conversation that has it is rendered the other way
+MARK = "\x1f\x00"  # ASCII, as most rows are, and no end of it begins it; what has it is rendered the other way
 FLAG, MESSAGES, LOOP = "add_generation_prompt", "messages", "loop"
 BEHIND = ("first", "index", "index0", "previtem")  # what a loop knows without looking ahead
-CALLS = ("raise_exception", "namespace")
+CALLS = {"raise_exception", "namespace"}  # all that is used of what every template has at hand: others tell the time
+RAISED = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)  # and TemplateError
 NODES = [
     "Add",
     "And",
@@ -83,7 +84,7 @@ def turnwise(text: str, environment: Any, words: Mapping[str, Any]) -> Turnwise 
 
     tree = environment.parse(text)
     loops = [at for at, node in enumerate(tree.body) if isinstance(node, nodes.For) and named(node.iter, MESSAGES)]
-    if len(loops) != 1 or not (plain(tree) and causal(tree, loops[0], words)):
+    if len(loops) != 1 or not (plain(tree, environment.globals) and causal(tree, loops[0], words)):
         return None
     loop, after = tree.body[loops[0]], tree.body[loops[0] + 1 :]
     loop.body.insert(0, nodes.Output([nodes.TemplateData(MARK)]))
@@ -91,21 +92,26 @@ def turnwise(text: str, environment: Any, words: Mapping[str, Any]) -> Turnwise 
     body = nodes.Template(tree.body[: loops[0] + 1], lineno=1).set_environment(environment)
     try:
         asks, ends = (end.render({**words, FLAG: flag}) for flag in (True, False))
-    except (TemplateError, TypeError, ValueError, LookupError):
+    except (TemplateError, *RAISED):
         return None
     return Turnwise(environment.from_string(body), asks, ends)
 
 
-def plain(tree: Any) -> bool:
-    """Whether all nodes are of kinds that do nothing but compute, and nothing is called that tells time or chance."""
+def plain(tree: Any, at_hand: Container[str]) -> bool:
+    """Whether all nodes are of kinds that do nothing but compute, and nothing is used that tells time or chance."""
     from jinja2 import nodes
 
     return all(
         type(node).__name__ in NODES
-        and not (isinstance(node, nodes.Filter) and node.name == "random")
-        and not (isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name not in CALLS)
+        and not (isinstance(node, nodes.Filter) and by_chance(node))
+        and not (isinstance(node, nodes.Name) and node.name in at_hand and node.name not in CALLS)
         for node in inside(tree)
     )
+
+
+def by_chance(node: Any) -> bool:
+    """Whether the filter is `random`, or `map` with the name of another, which may be that."""
+    return node.name == "random" or (node.name == "map" and bool(node.args or node.dyn_args))
 
 
 def causal(tree: Any, at: int, words: Mapping[str, Any]) -> bool:

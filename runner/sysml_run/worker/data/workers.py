@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, forkserver, get_context, parent_process
 from typing import Any, TypeVar
 
 from sysml_run.errors import StageError
@@ -18,6 +18,9 @@ from sysml_run.errors import StageError
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
+PRELOAD = ("transformers.models.auto.tokenization_auto", "sysml_run.worker.data.chunks", "sysml_run.worker.models")
+LARGE = 2_000_000  # bytes of files that are worth other processes
+MANY = 3  # processes that map rows faster than the one that reads them; two do not
 AHEAD = 2  # pieces a process that are handed out before their results are taken
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -27,6 +30,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def large(size: int) -> bool:
+    """Whether so many bytes of files hold more rows than one process has done before others have begun."""
+    return size > LARGE
+
+
+def warm() -> None:
+    """Start the server of processes beside whatever follows, so that its imports are done when it is needed."""
+    get_context("forkserver").set_forkserver_preload(list(PRELOAD))
+    forkserver.ensure_running()
+
+
 def in_order(
     function: Callable[[Piece], Result],
     pieces: Iterable[Piece],
@@ -34,15 +48,14 @@ def in_order(
     *,
     prepare: Callable[..., Any],
     given: Sequence[Any],
-    preload: Sequence[str],
 ) -> Iterator[Result]:
-    """`function` of each piece; every process calls `prepare(*given)` first and has the modules `preload` at hand.
+    """`function` of each piece; every process calls `prepare(*given)` first and has the modules of PRELOAD at hand.
 
     Processes come from a server that imported the modules once, so that they share its memory. They end with the
     caller, however it ends. Raises what the function raises; StageError where a process is killed.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context.set_forkserver_preload(list(PRELOAD))
     work, waiting = iter(pieces), deque[Future[Result]]()
     pool = ProcessPoolExecutor(processes, context, begin, (prepare, given))
     try:

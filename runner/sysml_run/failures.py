@@ -1,0 +1,187 @@
+"""Why a stage failed, in one plain message: what libraries and launchers leave in a log, and what helps."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import StageError
+from .rundir import RunDir, read_json
+
+LAST = 400  # lines of a log that are looked through
+NO_CARD = "add --hardware cpu --smoke to try every stage on a processor; sysml-run doctor RECIPE says what is here"
+ALONE = "look in the log for the process that ended first; sysml-run --resume goes on from the last checkpoint"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`pattern` is looked for in `Type: message` of an exception, or in the log of a process that left no word."""
+
+    name: str
+    pattern: re.Pattern[str]
+    message: str
+    hint: str
+
+
+def _row(name: str, pattern: str, message: str, hint: str) -> Failure:
+    return Failure(name, re.compile(pattern, re.IGNORECASE), message, hint)
+
+
+MEMORY = _row(
+    "memory",
+    r"OutOfMemoryError|out of memory|can't allocate memory|\bMemoryError|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory",
+    "out of memory",
+    "",  # what takes less depends on the recipe
+)
+FAILURES = (  # the first that matches
+    MEMORY,
+    _row(
+        "driver",
+        r"driver on your system is too old|driver version is insufficient|forward compatibility was attempted",
+        "the card's driver is older than what this torch is built for",
+        "update the driver (nvidia-smi shows which it is), or install a torch built for it (pytorch.org/get-started)",
+    ),
+    _row(
+        "card",
+        r"not compiled with CUDA|Found no NVIDIA driver|No CUDA GPUs|no CUDA-capable device|doesn't support bf16/gpu",
+        "the recipe trains on a card, and torch sees none here",
+        NO_CARD,
+    ),
+    _row(
+        "nccl",
+        r"NCCL built in|libnccl[.\w]*: (?:cannot open|undefined)|undefined symbol: nccl",
+        "this torch has no NCCL, through which cards talk to each other",
+        "install torch for CUDA on Linux: pip install --force-reinstall torch; or train on one card without DeepSpeed",
+    ),
+    _row(
+        "hung",
+        r"Watchdog caught collective|Timed out waiting \d+ ?ms|wait timeout after \d+|Timeout\(ms\)=",
+        "a process of the run hung: the others waited for it in vain",
+        f"a full disk, a frozen machine or a lost network are usual causes; {ALONE}",
+    ),
+    _row(
+        "meeting",
+        r"waiting for clients|client socket has timed out|failed to connect to|RendezvousTimeout|EADDRINUSE",
+        "the processes of the run did not find each other",
+        "the first machine must be reachable at MASTER_ADDR and MASTER_PORT, and every machine started within minutes",
+    ),
+    _row("network", r"NCCL error|nccl(?:System|Remote|Internal)Error", "the cards lost touch with each other", ALONE),
+    _row(
+        "lost",
+        r"Connection closed by peer|Connection reset by peer|Broken pipe",
+        "another process of the run ended, and this one cannot go on without it",
+        ALONE,
+    ),
+)
+
+
+def known(text: str) -> Failure | None:
+    """The row that a text matches."""
+    return next((row for row in FAILURES if row.pattern.search(text)), None)
+
+
+def words(error: BaseException, values: Mapping[str, Any] | None) -> tuple[str, str | None]:
+    """Message and hint for an exception that a library raised; `values` are the recipe's."""
+    said = f"{type(error).__name__}: {error}"
+    row = known(said)
+    if row is None:
+        return said, None
+    return row.message, (smaller(values) if values else None) if row is MEMORY else row.hint
+
+
+def smaller(values: Mapping[str, Any]) -> str:
+    """What takes less memory, the cheapest first, each as it is typed and with what it is now."""
+    lines = [f"  --set {' --set '.join(keys)}  # {why}" for keys, why in _less(values)]
+    return "\n".join(["what takes less memory, the cheapest first:", *lines])
+
+
+def _less(values: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
+    training, hardware = values["training"], values["hardware"]
+    micro, accumulation = training["micro_batch_size"], training["gradient_accumulation_steps"] or 1
+    if micro > 1:
+        keys = [f"training.micro_batch_size={micro // 2}"]
+        if training["effective_batch_size"] is None:
+            keys.append(f"training.gradient_accumulation_steps={accumulation * micro // (micro // 2)}")
+        yield keys, f"it is {micro}; the steps stay the same"
+    if not training["gradient_checkpointing"]:
+        yield ["training.gradient_checkpointing=true"], "about a third slower"
+    if hardware["accelerator"] == "gpu":
+        yield from _sharded(hardware)
+    if values["lora"] is None:
+        yield ["'lora={r: 16, alpha: 32}'"], "adapters instead of every weight"
+    elif values["quantization"]["load"] is None and hardware["accelerator"] != "tpu":
+        yield ["quantization.load=nf4"], "the base in 4 bits"
+    length = values["prompt"]["sequence_len"]
+    yield [f"prompt.sequence_len={length // 2}"], f"it is {length}; longer rows are cut"
+
+
+def _sharded(hardware: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
+    stage, offload = hardware["zero_stage"], hardware["offload"]
+    if stage != 3 and hardware["devices"] * hardware["nodes"] > 1:
+        yield ["hardware.zero_stage=3"], f"it is {'null' if stage is None else stage}; weights are shared out too"
+    if offload["optimizer"] == "none":
+        keys = ["hardware.offload.optimizer=cpu"]
+        yield (keys if stage else ["hardware.zero_stage=2", *keys]), "slower; its state moves to the machine's memory"
+    if offload["parameters"] == "none":
+        keys = ["hardware.offload.parameters=cpu"]
+        yield (keys if stage == 3 else ["hardware.zero_stage=3", *keys]), "much slower; the weights move there"
+
+
+def failure(stage: str, code: int, rundir: RunDir) -> StageError:
+    """What to tell the user: the worker's own words where it left some, and always the log."""
+    log = rundir.log(stage)
+    ended = killed(code, log)
+    if ended is not None:
+        message, hint = _ended(stage, *ended, rundir)
+    elif rundir.error.is_file():
+        left = read_json(rundir.error)
+        message, hint = f"{stage} failed: {left['message']}", left.get("hint")
+    elif row := known(tail(log, LAST)):
+        message, hint = f"{stage} failed: {row.message}", row.hint or _smaller(rundir)
+    else:
+        return StageError(f"{stage} failed with exit code {code}", f"log: {log}\n{tail(log)}")
+    return StageError(message, "\n".join(filter(None, [hint, f"log: {log}"])))
+
+
+def killed(code: int, log: Path) -> tuple[str, str] | None:
+    """Which process a signal ended, and the signal's name; None where none did.
+
+    Of several processes the others then fail too, for want of the first; torch's launcher names the root cause last.
+    """
+    if code < 0 or code == 128 + signal.SIGKILL:
+        number = code - 128 if code > 0 else -code
+        return "", next((each.name for each in signal.Signals if each == number), f"signal {number}")
+    behind = re.search(r"died with <Signals\.(SIG\w+)", tail(log, 1))
+    if behind:
+        return "", behind[1]
+    _, _, cause = tail(log, 40).rpartition("Root Cause")
+    named, rank = re.search(r"Signal \d+ \((SIG\w+)\) received", cause), re.search(r"rank\s*: (\d+)", cause)
+    return (f"process {rank[1]} of " if rank else "", named[1]) if named else None
+
+
+def _ended(stage: str, which: str, name: str, rundir: RunDir) -> tuple[str, str | None]:
+    if name == "SIGKILL":
+        return f"{which}{stage} was killed, most likely for lack of memory", _smaller(
+            rundir
+        ) if stage == "train" else None
+    row = known(tail(rundir.log(stage), LAST))
+    if row is not None and row is not MEMORY:  # NCCL ends a process that waited in vain
+        return f"{stage} failed: {row.message}", row.hint
+    return f"{which}{stage} was ended by {name}", None
+
+
+def _smaller(rundir: RunDir) -> str | None:
+    try:
+        return smaller(read_json(rundir.recipe)["values"])
+    except (OSError, json.JSONDecodeError, KeyError):
+        return None
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

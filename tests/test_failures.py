@@ -1,0 +1,151 @@
+"""What is made of a log and of an exception; tests/pipeline/test_failures.py has processes that really fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sysml_run import document, failures, overrides
+from sysml_run.resolve import resolve
+from sysml_run.rundir import RunDir, write_json
+
+RECIPE = """\
+version: 1
+name: one
+model: {base_model: tiny:llama}
+datasets: [{path: /data/rows.jsonl, type: messages}]
+optimizer: {name: adamw, learning_rate: 1e-5}
+training: {max_steps: 1, micro_batch_size: 6, gradient_accumulation_steps: 2}
+"""
+
+
+def values(*changes: str) -> dict[str, Any]:
+    return resolve(overrides.apply(document.parse(RECIPE, "r.yaml"), changes)).values
+
+
+# Words of libraries that have no card to fail on here, as their sources have them (c10/cuda/CUDAFunctions.cpp,
+# c10/cuda/CUDACachingAllocator.cpp, ProcessGroupNCCL.cpp), and of those that do fail in tests/pipeline.
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of", "memory"),
+        ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes", "memory"),
+        ("RuntimeError: The NVIDIA driver on your system is too old (found version 11040).", "driver"),
+        ("RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU", "card"),
+        ("RuntimeError: No CUDA GPUs are available", "card"),
+        ("AssertionError: Torch not compiled with CUDA enabled", "card"),
+        ("RuntimeError: Distributed package doesn't have NCCL built in", "nccl"),
+        ("ImportError: libnccl.so.2: cannot open shared object file: No such file or directory", "nccl"),
+        ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1, Timeout(ms)=600000)", "hung"),
+        ("RuntimeError: [unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation to complete", "hung"),
+        ("DistNetworkError: The client socket has timed out after 2000ms while trying to connect", "meeting"),
+        ("DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:94, remote process exited", "network"),
+        ("RuntimeError: [pair.cc:553] Connection closed by peer [127.0.0.1]:56713", "lost"),
+        ("ValueError: this is not one of them", None),
+    ],
+)
+def test_words_of_libraries(text: str, name: str | None) -> None:
+    row = failures.known(text)
+    assert (row and row.name) == name
+
+
+def test_each_row_has_its_words_here() -> None:
+    marks = next(mark for mark in test_words_of_libraries.pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
+    assert {name for _, name in marks.args[1]} == {row.name for row in failures.FAILURES} | {None}
+
+
+def test_an_exception_that_nobody_knows_keeps_its_own_words() -> None:
+    assert failures.words(ValueError("as it is"), None) == ("ValueError: as it is", None)
+    assert failures.words(MemoryError(), None) == ("out of memory", None)
+    assert failures.words(MemoryError(), values())[1] == failures.smaller(values())
+    assert "--hardware cpu --smoke" in str(failures.words(AssertionError("Torch not compiled with CUDA"), None)[1])
+
+
+GPU = "hardware={accelerator: gpu, devices: 2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "there", "absent"),
+    [
+        ((), ["micro_batch_size=3 --set training.gradient_accumulation_steps=4", "'lora={"], ["hardware", "nf4"]),
+        (("training={max_steps: 1, micro_batch_size: 4, effective_batch_size: 8}",), ["batch_size=2  "], ["accumul"]),
+        (("training.micro_batch_size=1", "lora={}"), ["quantization.load=nf4"], ["micro_batch", "'lora="]),
+        (("lora={}", "quantization.load=nf4", "training.gradient_checkpointing=true"), [], ["load=", "checkpointing"]),
+        (
+            (f"{GPU}, zero_stage: null}}",),
+            ["zero_stage=3  # it is null", "zero_stage=2 --set hardware.offload."],
+            [],
+        ),
+        ((f"{GPU}, zero_stage: 3}}",), ["--set hardware.offload.parameters=cpu"], ["zero_stage=3"]),
+        (
+            (f"{GPU}, zero_stage: 3, offload: {{optimizer: cpu, parameters: cpu}}}}",),
+            ["prompt.sequence_len=1024  # it is 2048"],
+            ["offload"],
+        ),
+    ],
+)
+def test_what_takes_less(changes: tuple[str, ...], there: list[str], absent: list[str]) -> None:
+    said = failures.smaller(values(*changes))
+    assert said.startswith("what takes less memory, the cheapest first:\n  --set ")
+    assert all(words in said for words in there), said
+    assert not any(words in said for words in absent), said
+
+
+def test_what_is_proposed_is_a_recipe() -> None:
+    """Each line as a shell reads it, on the recipe that it is for."""
+    import shlex
+
+    from sysml_run import validate
+
+    text = failures.smaller(values("hardware={accelerator: gpu, devices: 2}"))
+    for line in text.splitlines()[1:]:
+        typed = [word for word in shlex.split(line, comments=True) if "=" in word]
+        changed = overrides.apply(document.parse(RECIPE, "r.yaml"), ["hardware={accelerator: gpu, devices: 2}", *typed])
+        assert typed, line
+        assert not [problem for problem in validate.check(changed) if problem.severity == "error"], line
+
+
+def run(folder: Path, log: str) -> RunDir:
+    rundir = RunDir(folder)
+    rundir.log("train").parent.mkdir(parents=True)
+    rundir.log("train").write_text(log)
+    return rundir
+
+
+CAUSE = """\
+Root Cause (first observed failure):
+[0]:
+  host      : here
+  rank      : 3 (local_rank: 3)
+  exitcode  : -6 (pid: 9560)  (SIGABRT)
+  traceback : Signal 6 (SIGABRT) received by PID 9560
+"""
+
+
+def test_a_process_that_ended_itself(tmp_path: Path) -> None:
+    found = failures.failure("train", 1, run(tmp_path, CAUSE))
+    assert found.message == "process 3 of train was ended by SIGABRT"
+    assert found.hint == f"log: {tmp_path}/logs/train.log"
+
+
+def test_nccl_ends_a_process_that_waits_in_vain(tmp_path: Path) -> None:
+    found = failures.failure("train", 1, run(tmp_path, f"Watchdog caught collective operation timeout: …\n{CAUSE}"))
+    assert found.message == "train failed: a process of the run hung: the others waited for it in vain"
+
+
+def test_a_process_that_left_no_word_but_its_log(tmp_path: Path) -> None:
+    rundir = run(tmp_path, "CUDA out of memory. Tried to allocate 20.00 GiB\n")
+    found = failures.failure("train", 1, rundir)
+    assert (found.message, found.hint) == ("train failed: out of memory", f"log: {rundir.log('train')}")
+    write_json(rundir.recipe, {"values": values()})
+    assert "what takes less memory" in str(failures.failure("train", 1, rundir).hint)
+
+
+def test_a_killed_training_says_what_takes_less(tmp_path: Path) -> None:
+    rundir = run(tmp_path, "")
+    write_json(rundir.recipe, {"values": json.loads(json.dumps(values()))})
+    assert "what takes less memory" in str(failures.failure("train", 137, rundir).hint)
+    assert failures.failure("train", -99, rundir).message == "train was ended by signal 99"

@@ -1,0 +1,53 @@
+"""`report`: one run as it ended, several side by side, as text and as data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sysml_run import cli
+from sysml_run.rundir import write_json, write_text
+
+from . import finished_package
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_package.make(tmp_path / "one")
+    two = finished_package.make(tmp_path / "two")
+    write_json(two.evaluation, {"rows": 8, "before": {"loss": 2.0}, "after": {"loss": 0.5, "json_valid": 1.0}})
+    write_json(two / "status.json", {"state": "failed", "stage": "report"})
+    write_text(two / "report.html", "<p>")
+    bare = finished_package.make(tmp_path / "bare")
+    bare.evaluation.unlink()
+    monkeypatch.chdir(tmp_path)
+
+
+def test_one_run_as_it_ended(capsys) -> None:
+    assert cli.main(["report", "one"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("severity: own/base, one\n\n                 before  after   change\n")
+    assert shown.endswith("package 1.5 s; 1.5 s in all\nstate  done\n")
+
+
+def test_several_side_by_side(capsys) -> None:
+    assert cli.main(["report", "one", "two", "bare"]) == 0
+    assert capsys.readouterr().out.split("\n\n")[0].splitlines() == [
+        "after training   one    two      bare",
+        "validation loss  0.250  0.500    -",
+        "valid JSON       -      100.0 %  -",
+    ]
+
+
+def test_as_data(capsys) -> None:
+    assert cli.main(["report", "two", "bare", "--format", "json"]) == 0
+    two, bare = json.loads(capsys.readouterr().out)["runs"]
+    assert (two["name"], two["state"], Path(two["report"]).name) == ("severity", "failed", "report.html")
+    assert two["evaluation"]["after"]["loss"] == 0.5
+    assert two["stages"]["package"]["seconds"] == 1.5
+    assert (bare["evaluation"], bare["report"]) == (None, None)
+
+
+def test_what_is_no_run(capsys) -> None:
+    assert cli.main(["report", "nowhere"]) == 2
+    assert "nowhere is not a run directory" in capsys.readouterr().err
