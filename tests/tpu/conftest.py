@@ -56,7 +56,6 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 }
 
 BF16 = ("bf16", "generalist")
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiled, not run, quickly
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,7 +95,7 @@ def sysml_run(project: Path, env: Mapping[str, str]) -> Run:
     """Run the command in the project folder; fails unless it exits as expected. `devices` are virtual ones."""
 
     def run(*arguments: str, devices: int = 0, code: int = 0) -> subprocess.CompletedProcess[str]:
-        virtual = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices), "XLA_FLAGS": QUICKLY} if devices else {}
+        virtual = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)} if devices else {}
         command = [sys.executable, "-m", "sysml_run.cli", *arguments]
         done = subprocess.run(command, cwd=project, env={**env, **virtual}, capture_output=True, text=True, timeout=900)
         assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
