@@ -164,9 +164,9 @@ def test_what_cannot_be_made_is_refused_before_anything_runs(project: Path, sysm
     words = refused(sysml_run, "--set", "quantization.export=[{method: gguf, type: Q4_K_X}]")
     assert "quantization.export.0.type" in words
     assert "Q4_K_M" in words
-    words = refused(sysml_run, "--set", "quantization.export=[{method: gptq}]")
-    assert "rows of 64 weights are not cut into whole groups" in words
-    assert "write 64" in words
+    words = refused(sysml_run, "--set", "quantization.export=[{method: gptq, group_size: 33}]")
+    assert "no kernel reads groups of this size" in words
+    assert "write 32" in words
     assert not (project / "runs-refused").exists()
 
 

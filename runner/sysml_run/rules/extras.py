@@ -57,7 +57,7 @@ def export_model(recipe: Recipe) -> Findings:
 
 
 def export_groups(recipe: Recipe) -> Findings:
-    """A GPTQ group is of a size that kernels know, and rows are cut into whole groups."""
+    """A GPTQ group is of a size that kernels know; rows of whole groups are read by all of them."""
     found = known(recipe) if recipe.quantization.export else None
     widths = exports.widths(found) if found is not None else ()
     for at, export in enumerate(recipe.quantization.export):
@@ -65,11 +65,12 @@ def export_groups(recipe: Recipe) -> Findings:
             where, size = f"quantization.export.{at}.group_size", export.group_size
             fitting = [group for group in exports.GROUPS if not any(width % group for width in widths)]
             odd = [width for width in widths if width % size]
-            if size not in exports.GROUPS or odd:
-                message = f"rows of {odd[0]} weights are not cut into whole groups" if odd else "no kernel reads this"
-                group = max((each for each in fitting if each <= size), default=max(fitting, default=0))
-                hint = f"write {group}" if group else "remove this export: no group size fits the model"
-                yield Finding(where, message, hint, or_at=f"quantization.export.{at}.method")
+            group = max((each for each in fitting if each <= size), default=max(fitting, default=exports.GROUPS[0]))
+            if size not in exports.GROUPS:
+                yield Finding(where, "no kernel reads groups of this size", f"write {group}")
+            elif odd:
+                message = f"rows of {odd[0]} weights are not whole groups of {size}, as Marlin and other fast kernels want"
+                yield Finding(where, message, f"write {group}", "warning", or_at=f"quantization.export.{at}.method")
 
 
 def export_tokenizer(recipe: Recipe) -> Findings:
