@@ -35,7 +35,8 @@ RULES: tuple[Rule, ...] = (
     *(extras.quantized_base, extras.teacher_counts, extras.teacher_is_another),
     *(search.search_space, search.search_keys, search.search_values, search.search_metric),
     *(data.rows_are_mapped, data.data_is_here, extras.not_built, extras.export_tools, extras.trackers),
-    *(extras.export_twice, extras.export_model, extras.export_groups, extras.export_tokenizer),
+    *(extras.export_twice, extras.export_model, extras.export_groups),
+    *(extras.export_weighed, extras.export_tokenizer),
 )
 
 # What a mere check leaves out: where a recipe is looked at says nothing of what is installed where it runs.

@@ -69,8 +69,16 @@ def export_groups(recipe: Recipe) -> Findings:
             if size not in exports.GROUPS:
                 yield Finding(where, "no kernel reads groups of this size", f"write {group}")
             elif odd:
-                message = f"rows of {odd[0]} weights are not whole groups of {size}, as Marlin and other fast kernels want"
+                message = f"rows of {odd[0]} weights are not whole groups of {size}, which fast kernels want"
                 yield Finding(where, message, f"write {group}", "warning", or_at=f"quantization.export.{at}.method")
+
+
+def export_weighed(recipe: Recipe) -> Findings:
+    """An importance matrix is for types whose values are searched for; the others are rounded, or copied."""
+    for at, export in enumerate(recipe.quantization.export):
+        if isinstance(export, Gguf) and export.calibration is not None and export.type not in exports.K_QUANTS:
+            hint = f"remove it, or write type: {exports.K_QUANTS[0]}; K-quants are {', '.join(exports.K_QUANTS)}"
+            yield Finding(f"quantization.export.{at}.calibration", f"does nothing for {export.type}, no K-quant", hint)
 
 
 def export_tokenizer(recipe: Recipe) -> Findings:
