@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Hub(ThreadingHTTPServer):
-    """`files` is what was committed, `made` what was asked of the repository, `status` an answer to everything."""
+    """`files` was committed, `made` asked of the repository, `status` answers everything."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -19,6 +19,7 @@ class Hub(ThreadingHTTPServer):
         self.made: dict[str, Any] = {}
         self.tokens: set[str | None] = set()
         self.status = 200
+        self.private: bool | None = None  # of the repository, once it is there
 
     @property
     def address(self) -> str:
@@ -44,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.body()
-        self.answer({"id": "ann/model", "sha": "0" * 40, "siblings": [], "private": True})
+        self.answer({"id": "ann/model", "sha": "0" * 40, "siblings": [], "private": self.server.private})
 
     def do_PUT(self) -> None:
         self.server.objects[self.path.rpartition("/")[2]] = self.body()
@@ -56,8 +57,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.status != 200:
             self.answer({"error": "words of the server"})
         elif self.path == "/api/repos/create":
+            there = self.server.private is not None
             self.server.made = json.loads(body)
-            self.answer({"url": f"{self.server.address}/ann/model", "id": "ann/model", "name": "ann/model"})
+            if not there:
+                made = self.server.made
+                self.server.private = made.get("visibility") == "private" or bool(made.get("private"))
+            found = {"url": f"{self.server.address}/ann/model", "id": "ann/model", "name": "ann/model"}
+            self.answer(found, 409 if there else None)
         elif self.path == "/api/validate-yaml":
             self.answer({"errors": [], "warnings": []})
         elif self.path.endswith("/preupload/main"):

@@ -48,7 +48,7 @@ def values(*changes: str) -> dict[str, Any]:
     ],
 )
 def test_words_of_libraries(text: str, name: str | None) -> None:
-    row = failures.known(text)
+    row = failures.known(text, several=True)
     assert (row and row.name) == name
 
 
@@ -58,10 +58,41 @@ def test_each_row_has_its_words_here() -> None:
 
 
 def test_an_exception_that_nobody_knows_keeps_its_own_words() -> None:
-    assert failures.words(ValueError("as it is"), None) == ("ValueError: as it is", None)
-    assert failures.words(MemoryError(), None) == ("out of memory", None)
-    assert failures.words(MemoryError(), values())[1] == failures.smaller(values())
-    assert "--hardware cpu --smoke" in str(failures.words(AssertionError("Torch not compiled with CUDA"), None)[1])
+    def words(error: Exception, known: dict[str, Any] | None = None) -> tuple[str, str | None]:
+        return failures.words(error, known, several=True)
+
+    assert words(ValueError("as it is")) == ("ValueError: as it is", None)
+    assert words(MemoryError("no")) == ("out of memory", "its words: MemoryError: no")
+    assert words(MemoryError("no"), values())[1] == f"{failures.smaller(values())}\nits words: MemoryError: no"
+    said = str(words(AssertionError("Torch not compiled with CUDA\n" + 300 * "x"))[1])
+    assert "--hardware cpu --smoke" in said
+    assert said.splitlines()[1].startswith("its words: AssertionError: Torch not compiled with CUDA xxx")
+    assert said.endswith("x…")
+
+
+RESET = ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_a_process_alone_is_left_by_no_other() -> None:
+    """A download that is cut off says the same as a process whose neighbour ended."""
+    assert failures.words(RESET, None, several=True)[0].startswith("another process of the run ended")
+    said = "ConnectionResetError: [Errno 104] Connection reset by peer"
+    assert failures.words(RESET, None, several=False) == (said, None)
+
+
+@pytest.mark.parametrize(
+    ("stage", "hardware", "several"),
+    [
+        ("train", "{accelerator: cpu}", False),
+        ("train", "{accelerator: cpu, devices: 2}", True),
+        ("train", "{accelerator: gpu, devices: 1, nodes: 2}", True),
+        ("merge", "{accelerator: gpu, devices: 8}", False),
+    ],
+)
+def test_stages_of_several_processes(tmp_path: Path, stage: str, hardware: str, several: bool) -> None:
+    rundir = RunDir(tmp_path)
+    write_json(rundir.recipe, {"values": values(f"hardware={hardware}")})
+    assert failures.several(stage, rundir) == several
 
 
 GPU = "hardware={accelerator: gpu, devices: 2"
@@ -139,9 +170,26 @@ def test_nccl_ends_a_process_that_waits_in_vain(tmp_path: Path) -> None:
 def test_a_process_that_left_no_word_but_its_log(tmp_path: Path) -> None:
     rundir = run(tmp_path, "CUDA out of memory. Tried to allocate 20.00 GiB\n")
     found = failures.failure("train", 1, rundir)
-    assert (found.message, found.hint) == ("train failed: out of memory", f"log: {rundir.log('train')}")
+    assert found.message == "train failed: out of memory"
+    words = "its words: CUDA out of memory. Tried to allocate 20.00 GiB"
+    assert found.hint == f"{words}\nlog: {rundir.log('train')}"
     write_json(rundir.recipe, {"values": values()})
     assert "what takes less memory" in str(failures.failure("train", 1, rundir).hint)
+
+
+def test_an_earlier_attempt_is_not_blamed(tmp_path: Path) -> None:
+    earlier = f"CUDA out of memory\n{CAUSE}"
+    rundir = run(tmp_path, f"{earlier}just now\n")
+    found = failures.failure("train", 1, rundir, len(earlier))
+    assert (found.message, found.hint) == ("train failed with exit code 1", f"log: {rundir.log('train')}\njust now")
+
+
+def test_what_a_worker_left_is_before_the_launchers_cause(tmp_path: Path) -> None:
+    rundir = run(tmp_path, CAUSE)
+    write_json(rundir.error, {"message": "no rows", "hint": "add some"})
+    assert failures.failure("train", 1, rundir).message == "train failed: no rows"
+    write_json(rundir.error, {"message": failures.FOLLOWING[-1], "hint": ""})
+    assert failures.failure("train", 1, rundir).message == "process 3 of train was ended by SIGABRT"
 
 
 def test_a_killed_training_says_what_takes_less(tmp_path: Path) -> None:

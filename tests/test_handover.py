@@ -3,10 +3,12 @@
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,24 @@ class TestRefusals:
         assert "not part of the package: mine.txt" in capsys.readouterr().err
         assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
+    @pytest.mark.parametrize("place", ["package", "", "records/deep"])
+    def test_a_run_keeps_its_own_package(self, tmp_path: Path, capsys, place: str) -> None:
+        runs = [finished_package.make(tmp_path / name, name=name) for name in ("a", "b")]
+        package(runs[0].path, "--out", runs[1] / place, code=2)
+        assert "--out" in capsys.readouterr().err
+        assert read_json(runs[1].package / "manifest.json")["name"] == "b"
+
+    def test_the_same_run_twice(self, tmp_path: Path, capsys) -> None:
+        rundir = finished_package.make(tmp_path / "run")
+        (tmp_path / "link").symlink_to(rundir.path)
+        package(rundir.path, tmp_path / "link", "--out", tmp_path / "out", code=2)
+        assert "is named twice" in capsys.readouterr().err
+
+    def test_a_public_nothing(self, tmp_path: Path, capsys) -> None:
+        package(finished_package.make(tmp_path / "run").path, "--out", tmp_path / "out", "--public", code=2)
+        assert "add --push OWNER/NAME" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize("text", ["50", "0MB", "MB", "1.5GB", "50MB\n"])
     def test_what_is_no_size(self, text: str) -> None:
         with pytest.raises(UsageError, match="is not a size"):
@@ -147,6 +167,37 @@ class TestPython:
         model = tmp_path / "there" / "severity" / "model"
         assert done.stdout.split() == [str(model), str(model / "quantized" / "gguf-Q8_0" / "model.gguf"), "severity"]
 
+    def test_a_gitignore_around_it_takes_nothing_away(self, tmp_path: Path) -> None:
+        subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+        (tmp_path / ".gitignore").write_text("*.safetensors\n*.gguf\n")
+        package(finished_package.make(tmp_path / "run").path, "--out", tmp_path / "out", "--python")
+        build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+        command = [*build, "--wheel-dir", str(tmp_path / "wheels"), str(tmp_path / "out")]
+        subprocess.run(command, check=True, capture_output=True)
+        (wheel,) = (tmp_path / "wheels").iterdir()
+        packed = zipfile.ZipFile(wheel).namelist()
+        assert {"severity/model/model.safetensors", "severity/model/quantized/gguf-Q8_0/model.gguf"} <= set(packed)
+
+    def test_what_is_printed_can_be_typed(self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`pip install out` would ask the index for a project called out."""
+        rundir = finished_package.make(tmp_path / "run")
+        monkeypatch.chdir(tmp_path)
+        package(rundir.path, "--out", "my out", "--python")
+        command, _, _ = capsys.readouterr().out.splitlines()[1].partition(", then: ")
+        assert shlex.split(command) == ["pip", "install", str(tmp_path / "my out")]
+
+    @pytest.mark.parametrize("name", ["torch", "json", "sysml-run", "huggingface_hub"])
+    def test_no_known_module_is_taken_the_place_of(self, tmp_path: Path, name: str) -> None:
+        package(finished_package.make(tmp_path / "run", name=name).path, "--out", tmp_path / "out", "--python")
+        project = tomllib.loads((tmp_path / "out" / "pyproject.toml").read_text())["project"]
+        assert project["name"] == f"model-{name.replace('_', '-')}"
+
+    def test_in_pieces_its_page_says_nothing_of_joining(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(handover.UNITS, "MB", 4096)
+        rundir = finished_package.make(tmp_path / "run")
+        package(rundir.path, "--out", tmp_path / "out", "--python", "--pieces", "1MB")
+        assert "join.py" not in (tmp_path / "out" / "README.md").read_text()
+
     def test_its_papers(self, tmp_path: Path, capsys) -> None:
         rundir = finished_package.make(tmp_path / "run", name="3 class")
         package(rundir.path, "--out", tmp_path / "out", "--python")
@@ -174,13 +225,19 @@ def test_in_pieces_and_whole_again(tmp_path: Path, capsys, monkeypatch: pytest.M
     monkeypatch.setitem(handover.UNITS, "MB", 4096)
     rundir = finished_package.make(tmp_path / "run")
     package(rundir.path, "--out", tmp_path / "out", "--pieces", "1MB")
-    assert "cut into pieces: model.safetensors, quantized/gguf-Q8_0/model.gguf; join.py" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "cut into pieces: model.safetensors, quantized/gguf-Q8_0/model.gguf; python join.py DIR makes" in said
     out = tmp_path / "out"
     assert max(path.stat().st_size for path in out.glob("*.piece-*")) == 4096
     assert verification.verify(out) == []
+    page = (out / "README.md").read_text()
+    assert page.startswith("---\nlicense: apache-2.0\n---\n\nLarge files are in pieces here. `python join.py DIR` ")
+    assert page.endswith("# A model\n")
     done = subprocess.run([sys.executable, "join.py", str(tmp_path / "whole")], cwd=out, capture_output=True, text=True)
     whole = Path(done.stdout.strip())
     assert {name: (whole / name).read_bytes() for name in names(whole)} == {
         name: (rundir.package / name).read_bytes() for name in names(rundir.package)
     }
     assert [path.name for path in (tmp_path / "whole").iterdir()] == [whole.name]
+    done = subprocess.run([sys.executable, "join.py"], cwd=out, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "usage: python join.py DIR")

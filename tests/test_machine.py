@@ -74,7 +74,16 @@ def test_this_machine() -> None:
 
 @pytest.mark.parametrize(
     ("device", "number", "found"),
-    [(None, None, 0), ("TPU", "8", 0), ("CPU", "8", 8), ("cpu", None, 1), ("CPU", "many", 1), ("CPU", "0", 1)],
+    [
+        (None, None, 0),
+        ("TPU", "8", 0),
+        ("CPU", "8", 8),
+        ("cpu", None, 1),
+        ("CPU", "many", 1),
+        ("CPU", "0", 1),
+        ("CPU", "²", 1),
+        ("CPU", "9" * 5000, 1),
+    ],
 )
 def test_virtual_devices(device: str | None, number: str | None, found: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("PJRT_DEVICE", device), ("CPU_NUM_DEVICES", number)):

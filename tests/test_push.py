@@ -74,6 +74,21 @@ def test_a_refusal_in_our_own_words(rundir: RunDir, hub: Hub, status: int, words
     assert (done.returncode, done.stderr) == (1, f"error: ann/model was not pushed: {words}\n  the package is in out\n")
 
 
+@pytest.mark.parametrize(("private", "options"), [(False, []), (True, ["--public"])])
+def test_a_repository_that_everybody_sees_or_nobody_is_not_pushed_to(
+    rundir: RunDir, hub: Hub, private: bool, options: list[str]
+) -> None:
+    """The hub leaves one that is there as it is, whatever is asked for."""
+    hub.private = private
+    done = pushed(rundir, "--push", "ann/model", *options, HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN)
+    assert done.returncode == 1
+    assert f"it is there and {'private, with' if private else 'public, without'} --public" in done.stderr
+    assert hub.files == {}
+    hub.private = not private
+    assert pushed(rundir, "--push", "ann/model", *options, HF_ENDPOINT=hub.address, HF_TOKEN=TOKEN).returncode == 0
+    assert hub.files
+
+
 def test_nobody_answers(rundir: RunDir) -> None:
     with hub_to_push_to.running() as gone:
         address = gone.address
@@ -86,6 +101,7 @@ def test_nobody_answers(rundir: RunDir) -> None:
 REFUSED = {
     "ann": ({"HF_TOKEN": TOKEN}, "--push ann is no repository of the hub"),
     "ann/a": ({"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set: nothing is pushed"),
+    "ann/-a": ({"HF_TOKEN": TOKEN}, "--push ann/-a is no repository of the hub: "),
     "ann/b": ({}, "no token of the hub is set"),
 }
 

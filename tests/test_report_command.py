@@ -48,6 +48,13 @@ def test_as_data(capsys) -> None:
     assert (bare["evaluation"], bare["report"]) == (None, None)
 
 
+@pytest.mark.parametrize("name", ["recipe.json", "evaluation.json", "records/package.json"])
+def test_a_torn_file_is_no_fault_of_ours(capsys, name: str) -> None:
+    Path("one", name).write_text('{"values": {"na')
+    assert cli.main(["report", "one"]) == 2
+    assert capsys.readouterr().err == ("error: one has a recipe.json, evaluation.json or record that cannot be read\n")
+
+
 def test_what_is_no_run(capsys) -> None:
     assert cli.main(["report", "nowhere"]) == 2
     assert "nowhere is not a run directory" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sysml_run import document, overrides, plan, planview, runs
+from sysml_run.commands import load
 from sysml_run.errors import UsageError
 from sysml_run.machine import Machine
 from sysml_run.plan import Plan
@@ -237,11 +238,29 @@ def test_where_a_relative_artifacts_dir_counts_from(folder: Path, monkeypatch: p
     assert runs.published(None, "~/models") == "~/models"
     assert runs.published(None, "models/x") == f"{folder}/here/models/x"
     rundir = create(folder, 1, f"artifacts.dir={folder}/here/models/x")
+    assert runs.changes(rundir, planned(folder, "artifacts.dir=x")) == ["artifacts.dir"]
     monkeypatch.chdir(folder)
     assert runs.published(rundir, "models/x") == f"{folder}/here/models/x"
-    assert runs.published(rundir, "models/y") == f"{folder}/models/y"
+    assert runs.published(rundir, "models/y") == f"{folder}/here/models/y"
     assert runs.same(rundir, planned(folder, "artifacts.dir=models/x"))
     assert runs.changes(rundir, planned(folder, "artifacts.dir=models/y")) == ["artifacts.dir"]
+    made = planned(folder, "artifacts.dir=models/y")
+    runs.reopen(rundir, made, RECIPE, planview.values(made, "one.yaml"), "package")
+    assert runs.published(rundir, "models/x") == f"{folder}/here/models/x"
+
+
+def test_home_in_artifacts_dir_is_looked_at_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").write_text("a file")
+    text = overrides.apply(document.parse(RECIPE, "one.yaml"), ["artifacts.dir=~/mine"])
+    with pytest.raises(UsageError, match="it is a file"):
+        load.ready(resolve(text))
+    text = overrides.apply(document.parse(RECIPE, "one.yaml"), ["artifacts.dir=~nobody-of-this-name/mine"])
+    with pytest.raises(UsageError) as error:
+        load.ready(resolve(text))
+    assert error.value.hint == "write the folder out"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sysml_run import slices
+from sysml_run import document, slices, validate
 from sysml_run.errors import UsageError
 
 GIB = 2**30
@@ -46,6 +46,13 @@ def test_a_size_that_there_is_not(name: str) -> None:
     with pytest.raises(UsageError, match=f"there is no slice {name}") as error:
         slices.find(name)
     assert f"{name.partition('-')[0]}-" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("digits", [6, 5000])
+def test_a_number_that_no_slice_has_is_a_problem_of_the_recipe(digits: int) -> None:
+    text = f"version: 1\nhardware: {{accelerator: tpu, topology: v4-{'9' * digits}}}\n"
+    found = validate.check(document.parse(text, "r.yaml"))
+    assert "hardware.topology" in {problem.pointer for problem in found}
 
 
 @pytest.mark.parametrize("kind", slices.GENERATIONS)

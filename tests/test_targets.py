@@ -177,6 +177,13 @@ def test_inputs_are_what_lies_on_this_machine() -> None:
     assert inputs(resolve(read).recipe) == ("/models/m.gguf", "/a/rows.jsonl", "/b")
 
 
+@pytest.mark.parametrize("broken", ["\\n", "\\r", "\\x85", "\\u2028"])
+def test_a_path_that_would_become_a_command_is_refused(broken: str) -> None:
+    rows = f'datasets=[{{path: "/data/a{broken}touch b", type: messages}}]'
+    with pytest.raises(UsageError, match="has a line break"):
+        made("kubernetes", rows)
+
+
 def test_names_that_clusters_allow() -> None:
     long = made("slurm", "name=9.Long_Name".lower() + "x" * 60)
     assert long.label.startswith("run-9-long-name")
@@ -246,7 +253,7 @@ def test_the_config_map_is_the_run_directory(recipe: Path) -> None:
     }
     paths = {item["key"]: item["path"] for item in json.loads(items)}
     assert set(paths) == set(config["data"])
-    assert set(paths.values()) - {kubernetes.GUARD} == on_disk(folder) - {"launch/kubernetes.yaml"}
+    assert set(paths.values()) - {kubernetes.GUARD} == on_disk(folder) - {"launch/kubernetes.yaml", "started_in.txt"}
     for key, path in paths.items():
         if path != kubernetes.GUARD:
             assert config["data"][key] == (folder / path).read_text(), path

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from sysml_run.errors import UsageError
 from sysml_run.machine import Machine
 from sysml_run.resolve import resolve
 from sysml_run.targets import TARGETS, job, kubernetes
-from sysml_run.targets.base import Job
+from sysml_run.targets.base import STOPPED, Job
 
 GOLDEN = Path(__file__).parent / "targets_tpu"
 HERE = Machine(32, 256 * 2**30, "New", True, "this processor has avx512_bf16", "/venv/bin/python", virtual=8)
@@ -101,6 +105,7 @@ def test_every_host_starts_the_same_launch_on_a_tpu(target: str, topology: str) 
     text = rendered(target, topology)
     (line,) = {line.strip() for line in text.splitlines() if "stage train " in line}
     assert "PJRT_DEVICE=TPU" in line
+    assert "OMP_NUM_THREADS" not in text
     assert "CPU_NUM_DEVICES" not in text
     assert line.endswith("-m sysml_run.worker train /sysml-run/runs/one/1")
     assert "--machine_rank" not in line
@@ -135,3 +140,110 @@ def test_the_script_starts_every_host_through_gcloud(topology: str, tmp_path: Pa
     for call in (calls[0], calls[2]):
         command = call[call.index("--command") + 1]
         assert subprocess.run(["bash", "-n", "-c", command], capture_output=True).returncode == 0
+
+
+# What runs on the hosts, with stand-ins for the metadata server and the stages
+
+CURL = """\
+#!/bin/sh
+case "$*" in
+*agent-worker-number) echo "$RANK_HERE" ;;
+*) echo 0:0:10.0.0.1,0:0:10.0.0.2 ;;
+esac
+"""
+WORKER = """\
+#!/bin/sh
+for word; do run=$word; done
+[ ! -e "$run/fails" ] || exit 7
+for word; do [ "$word" != prepare ] || { mkdir -p "$run/records"; touch "$run/records/prepare.json"; }; done
+echo "$* ${HF_TOKEN-none} ${OTHER-none}" >>"$run/calls"
+"""
+
+
+class Hosts:
+    """A slice of several hosts in a folder that stands for the root."""
+
+    def __init__(self, root: Path) -> None:
+        script = TARGETS["gcloud"].render(made("gcloud", "tpu:v4-32")).replace("/sysml-run", f"{root}/sysml-run")
+        parts = script.split(" <<'END' || true\n")[1:]
+        self.before, self.all = (part.partition("END\n")[0] for part in parts)
+        self.home, self.run, self.bin = root / "home", root / "sysml-run/runs/one/1", root / "bin"
+        for folder in (self.home, self.run, self.bin, root / "sysml-run-files"):
+            folder.mkdir(parents=True)
+        (root / "sysml-run-files/recipe.json").write_text("{}")
+        for name, text in {"curl": CURL, "python": WORKER, "accelerate": WORKER}.items():
+            (self.bin / name).write_text(text)
+            (self.bin / name).chmod(0o755)
+
+    def start(self, rank: int) -> subprocess.Popen[str]:
+        path = f"{self.bin}:{os.environ['PATH']}"
+        env = {"PATH": path, "HOME": str(self.home), "RANK_HERE": str(rank)}
+        return subprocess.Popen(["bash", "-c", self.all], env=env, text=True, stderr=subprocess.PIPE)
+
+    def ended(self, host: subprocess.Popen[str]) -> tuple[int, str]:
+        said = host.communicate(timeout=60)[1]
+        return host.returncode, said
+
+    def calls(self) -> str:
+        return (self.run / "calls").read_text()
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Hosts:
+    return Hosts(tmp_path / "root")
+
+
+def test_the_others_train_once_the_first_has_prepared(hosts: Hosts) -> None:
+    (hosts.run / "records").mkdir()
+    other = hosts.start(1)
+    assert hosts.ended(hosts.start(0))[0] == 0
+    assert hosts.ended(other)[0] == 0
+    assert hosts.calls().count("worker train") == 2
+    assert "evaluate" in hosts.calls()
+    assert not (hosts.run / ".failed").exists()
+
+
+@pytest.mark.parametrize("why", ["fails", "recipe.json"])
+def test_the_others_end_when_the_first_cannot_prepare(why: str, hosts: Hosts) -> None:
+    """Also where rows of an earlier run lie there."""
+    (hosts.run / why).write_text("another")
+    if why == "recipe.json":
+        (hosts.run / "records").mkdir()
+        (hosts.run / "records/prepare.json").touch()
+    assert hosts.ended(hosts.start(0))[0] == {"fails": 7, "recipe.json": 2}[why]
+    code, said = hosts.ended(hosts.start(1))
+    assert (code, said) == (1, "host 0 has not prepared the rows: see what it says\n")
+
+
+def test_a_host_that_waits_can_be_stopped(hosts: Hosts) -> None:
+    host = hosts.start(1)
+    time.sleep(1)
+    host.send_signal(signal.SIGTERM)
+    assert hosts.ended(host)[0] == STOPPED
+    assert (hosts.run / ".stopped").exists()
+
+
+def test_words_of_an_earlier_start_are_removed_on_every_host_before_any_starts(hosts: Hosts) -> None:
+    names = [".stopped", ".failed", ".prepared"]
+    for name in names:
+        (hosts.run / name).touch()
+    *_, last = hosts.before.splitlines()
+    subprocess.run(["bash", "-c", last], check=True)
+    assert not [name for name in names if (hosts.run / name).exists()]
+
+
+def test_secrets_come_from_a_file_that_only_its_owner_reads(hosts: Hosts) -> None:
+    file = hosts.home / ".sysml-run-secrets"
+    file.write_text("OTHER=x\nHF_TOKEN=hf_a=b")
+    assert hosts.ended(hosts.start(0)) == (2, f"others may read {file}: chmod 600 {file}\n")
+    file.chmod(0o600)
+    assert hosts.ended(hosts.start(0))[0] == 0
+    assert " hf_a=b none\n" in hosts.calls()
+    assert "# On every host, where it is wanted: ~/.sysml-run-secrets, mode 600" in rendered("gcloud", "v4-32")
+
+
+def test_shellcheck_finds_nothing(hosts: Hosts) -> None:
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "shellcheck"
+    for script in (hosts.before, hosts.all, rendered("gcloud", "v4-32"), rendered("gcloud", "v5e-64")):
+        done = subprocess.run([program, "--shell=bash", "-"], input=script, text=True, capture_output=True)
+        assert done.returncode == 0, done.stdout

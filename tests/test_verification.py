@@ -171,6 +171,18 @@ def test_no_manifest_of_ours_is_said_plainly(tmp_path: Path, text: str) -> None:
         verification.verify(tmp_path)
 
 
+@pytest.mark.parametrize("vouched", [False, True])
+def test_a_package_that_is_called_a_run_hides_nothing(package: Path, vouched: bool) -> None:
+    write_json(package / "manifest.json", read_json(package / "manifest.json") | {"kind": "run"})
+    (package / "added").write_text("x")
+    if vouched:
+        (package / "SHA256SUMS").write_text(
+            "".join(line for line in (package / "SHA256SUMS").read_text().splitlines(True) if "manifest" not in line)
+        )
+    expected = "SHA256SUMS: changed" if vouched else "manifest.json: changed, or its line in SHA256SUMS is"
+    assert sorted(verification.verify(package)) == sorted(["added: extra", expected])
+
+
 def test_when_a_folder_may_be_replaced(package: Path, tmp_path: Path) -> None:
     assert verification.refusal(tmp_path / "nothing") is None
     assert verification.refusal(package) is None

@@ -3,13 +3,15 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sysml_run import cli
+from sysml_run import cli, manifest
+from sysml_run.rundir import read_json, write_json
 
 from . import finished_package
 
@@ -49,6 +51,27 @@ def test_as_data(package: Path, capsys) -> None:
     assert first == second
     assert (first["kind"], first["files"]) == ("package", 4)
     assert first["problems"] == [{"name": "README.md", "problem": "missing"}]
+
+
+def test_a_name_that_no_file_can_have(package: Path, capsys) -> None:
+    made = read_json(package / "manifest.json")
+    made["files"]["\ud800"] = {"sha256": "0" * 64, "bytes": 1}
+    (package / "manifest.json").write_text(json.dumps(made))
+    (package / "SHA256SUMS").unlink()
+    assert cli.main(["verify", "run/package"]) == 1
+    assert "  ?: missing\n" in capsys.readouterr().out
+    assert cli.main(["verify", "run/package", "--format", "json"]) == 1
+
+
+def test_of_a_run_the_listed_files(package: Path, capsys) -> None:
+    write_json(package.parent / "manifest.json", {"format": 1, "kind": "run", "files": {}})
+    for path in package.parent.iterdir():
+        if path.name in manifest.ARTIFACTS:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (package.parent / "logs").mkdir()
+    (package.parent / "logs" / "x").write_text("x")
+    assert cli.main(["verify", "run"]) == 0
+    assert capsys.readouterr().out == "run: 0 listed files, 0.0 MB, every byte as it was written\n"
 
 
 def test_what_is_no_package(package: Path, capsys) -> None:

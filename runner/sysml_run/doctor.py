@@ -59,6 +59,11 @@ def free(folder: Path) -> int:
     return shutil.disk_usage(_there(folder)).free
 
 
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether what is written to both takes the same room."""
+    return _there(one).stat().st_dev == _there(other).stat().st_dev
+
+
 def _versions() -> Iterator[Check]:
     yield Check("sysml-run", "sysml-run", "ok", f"{__version__}, {resources.PACKAGE}")
     yield Check("sysml-run", "Python", "ok", f"{platform.python_version()}, {sys.executable}")

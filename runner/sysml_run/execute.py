@@ -80,8 +80,10 @@ def _stoppable() -> Iterator[None]:
 def _stage(launch: Launch, rundir: RunDir, lock: int) -> None:
     set_state(rundir, "running", launch.stage)
     rundir.error.unlink(missing_ok=True)
+    log = rundir.log(launch.stage)
+    begin = log.stat().st_size if log.is_file() else 0  # earlier attempts are in it too
     try:
-        code = start(launch, rundir.log(launch.stage), lock)
+        code = start(launch, log, lock)
     except StageError:
         set_state(rundir, "failed", launch.stage)
         raise
@@ -89,7 +91,7 @@ def _stage(launch: Launch, rundir: RunDir, lock: int) -> None:
         raise KeyboardInterrupt
     if code != 0 or not rundir.done(launch.stage):
         set_state(rundir, "failed", launch.stage)
-        raise failure(launch.stage, code, rundir)
+        raise failure(launch.stage, code, rundir, begin)
 
 
 def _spawn(launch: Launch, output: int, log: Path, lock: int) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from . import counts
 from .architecture import Architecture
@@ -34,10 +35,14 @@ WIDTHS: Mapping[str, float] = {  # bits of a weight, scales included; a few tens
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes that the stages after training take at least: on disk, the `copies` of it alone, and of memory."""
+    """Bytes that the stages after training take: on disk, the `copies` of it alone, `published` beside, and of memory.
+
+    Where a file system lets files share blocks it is less.
+    """
 
     disk: int
     copies: int
+    published: int
     memory: int
 
 
@@ -67,8 +72,9 @@ def widths(model: Architecture) -> tuple[int, ...]:
 
 
 def room(recipe: Recipe) -> Room | None:
-    """For weights as trained, merged and packed, for every copy, and to hold the model once in fp32.
+    """For weights as trained, merged and packed, for every copy and that in the package, and the model once in fp32.
 
+    That is in memory, and on disk for reading a GGUF file without llama-cpp-python.
     None without exports, and where the model's size is not known.
     """
     if not recipe.quantization.export:
@@ -81,7 +87,11 @@ def room(recipe: Recipe) -> Room | None:
         return None
     whole = found.total * counts.DTYPES[recipe.model.dtype]
     copies = sum(int(found.total * bits(export) / 8) for export in recipe.quantization.export)
-    return Room(2 * whole + copies, copies, 4 * found.total)
+    ggufs = any(isinstance(export, Gguf) for export in recipe.quantization.export)
+    scratch = 4 * found.total if ggufs and find_spec("llama_cpp") is None else 0
+    made = 2 * copies + scratch
+    published = 0 if recipe.artifacts.dir is None else whole + copies
+    return Room(2 * whole + made, made, published, 4 * found.total)
 
 
 def bits(export: Gguf | Gptq) -> float:
@@ -91,15 +101,17 @@ def bits(export: Gguf | Gptq) -> float:
     return export.bits + 24 / export.group_size
 
 
-def short(recipe: Recipe, disk: int, memory: int, *, started: bool = False) -> Iterator[tuple[str, str]]:
+def short(
+    recipe: Recipe, disk: int, memory: int, *, started: bool = False, beside: bool = False
+) -> Iterator[tuple[str, str]]:
     """What of the free bytes on disk and of the machine's memory does not suffice, and what helps.
 
-    A run that was `started` has its weights already, or some of them.
+    A run that was `started` has its weights already, or some of them; `beside` it, on the same disk, it is published.
     """
     needed = room(recipe)
     if needed is None:
         return
-    wanted = needed.copies if started else needed.disk
+    wanted = (needed.copies if started else needed.disk) + beside * needed.published
     if wanted > disk:
         message = f"weights and their quantized copies take {gb(wanted)} on disk, {gb(disk)} are free"
         yield message, "make room, or put runs on another disk with --runs DIR"

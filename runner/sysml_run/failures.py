@@ -13,23 +13,29 @@ from typing import Any
 from .errors import StageError
 from .rundir import RunDir, read_json
 
+LONGEST = 300  # characters of a library's words that are shown
 LAST = 400  # lines of a log that are looked through
 NO_CARD = "add --hardware cpu --smoke to try every stage on a processor; sysml-run doctor RECIPE says what is here"
+SEVERAL = ("hung", "meeting", "network", "lost")
 ALONE = "look in the log for the process that ended first; sysml-run --resume goes on from the last checkpoint"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """`pattern` is looked for in `Type: message` of an exception, or in the log of a process that left no word."""
+    """`pattern` is looked for in `Type: message` of an exception, or in the log of a process that left no word.
+
+    What processes do to each other is only looked for where `several` train together.
+    """
 
     name: str
     pattern: re.Pattern[str]
     message: str
     hint: str
+    several: bool
 
 
 def _row(name: str, pattern: str, message: str, hint: str) -> Failure:
-    return Failure(name, re.compile(pattern, re.IGNORECASE), message, hint)
+    return Failure(name, re.compile(pattern, re.IGNORECASE), message, hint, name in SEVERAL)
 
 
 MEMORY = _row(
@@ -79,19 +85,29 @@ FAILURES = (  # the first that matches
     ),
 )
 
-
-def known(text: str) -> Failure | None:
-    """The row that a text matches."""
-    return next((row for row in FAILURES if row.pattern.search(text)), None)
+# What a process says that another one left behind, whose end is the cause.
+FOLLOWING = tuple(row.message for row in FAILURES if row.name in ("network", "lost"))
 
 
-def words(error: BaseException, values: Mapping[str, Any] | None) -> tuple[str, str | None]:
+def known(text: str, *, several: bool) -> Failure | None:
+    """The row that a text matches; `several` processes train together."""
+    return next((row for row in FAILURES if (several or not row.several) and row.pattern.search(text)), None)
+
+
+def words(error: BaseException, values: Mapping[str, Any] | None, *, several: bool) -> tuple[str, str | None]:
     """Message and hint for an exception that a library raised; `values` are the recipe's."""
     said = f"{type(error).__name__}: {error}"
-    row = known(said)
+    row = known(said, several=several)
     if row is None:
         return said, None
-    return row.message, (smaller(values) if values else None) if row is MEMORY else row.hint
+    helps = (smaller(values) if values else None) if row is MEMORY else row.hint
+    return row.message, "\n".join(filter(None, [helps, _quoted(said)]))
+
+
+def _quoted(said: str) -> str:
+    """The library's own words, on a line."""
+    line = " ".join(said.split())
+    return f"its words: {line[:LONGEST]}{'…' * (len(line) > LONGEST)}"
 
 
 def smaller(values: Mapping[str, Any]) -> str:
@@ -132,47 +148,65 @@ def _sharded(hardware: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
         yield (keys if stage == 3 else ["hardware.zero_stage=3", *keys]), "much slower; the weights move there"
 
 
-def failure(stage: str, code: int, rundir: RunDir) -> StageError:
-    """What to tell the user: the worker's own words where it left some, and always the log."""
-    log = rundir.log(stage)
-    ended = killed(code, log)
-    if ended is not None:
-        message, hint = _ended(stage, *ended, rundir)
-    elif rundir.error.is_file():
-        left = read_json(rundir.error)
+def failure(stage: str, code: int, rundir: RunDir, begin: int = 0) -> StageError:
+    """What to tell the user: the worker's own words where it left some, and always the log.
+
+    `begin` are the bytes of the log that are of earlier attempts.
+    """
+    log, said = rundir.log(stage), tail(rundir.log(stage), LAST, begin)
+    left = read_json(rundir.error) if rundir.error.is_file() else {}
+    ended = killed(code, said)
+    row = known(said, several=several(stage, rundir))
+    follows = ended is not None and (ended[1] == "SIGKILL" or left.get("message") in FOLLOWING)
+    if left.get("message") and not follows:
         message, hint = f"{stage} failed: {left['message']}", left.get("hint")
-    elif row := known(tail(log, LAST)):
-        message, hint = f"{stage} failed: {row.message}", row.hint or _smaller(rundir)
+    elif ended is not None:
+        message, hint = _ended(stage, *ended, row, rundir)
+    elif row is not None:
+        message, hint = f"{stage} failed: {row.message}", _from_log(row, said, rundir)
     else:
-        return StageError(f"{stage} failed with exit code {code}", f"log: {log}\n{tail(log)}")
+        return StageError(f"{stage} failed with exit code {code}", f"log: {log}\n{tail(log, begin=begin)}")
     return StageError(message, "\n".join(filter(None, [hint, f"log: {log}"])))
 
 
-def killed(code: int, log: Path) -> tuple[str, str] | None:
-    """Which process a signal ended, and the signal's name; None where none did.
+def several(stage: str, rundir: RunDir) -> bool:
+    """Whether more than one process runs the stage, as far as the run's recipe can be read."""
+    try:
+        hardware = read_json(rundir.recipe)["values"]["hardware"]
+        alone = hardware["accelerator"] != "tpu" and hardware["devices"] * hardware.get("nodes", 1) == 1
+    except (OSError, ValueError, TypeError, KeyError):
+        alone = False
+    return stage == "train" and not alone
+
+
+def killed(code: int, said: str) -> tuple[str, str] | None:
+    """Which process a signal ended, and the signal's name; None where none did. `said` is the end of the log.
 
     Of several processes the others then fail too, for want of the first; torch's launcher names the root cause last.
     """
     if code < 0 or code == 128 + signal.SIGKILL:
         number = code - 128 if code > 0 else -code
         return "", next((each.name for each in signal.Signals if each == number), f"signal {number}")
-    behind = re.search(r"died with <Signals\.(SIG\w+)", tail(log, 1))
+    behind = re.search(r"died with <Signals\.(SIG\w+)", "\n".join(said.splitlines()[-1:]))
     if behind:
         return "", behind[1]
-    _, _, cause = tail(log, 40).rpartition("Root Cause")
+    _, _, cause = "\n".join(said.splitlines()[-40:]).rpartition("Root Cause")
     named, rank = re.search(r"Signal \d+ \((SIG\w+)\) received", cause), re.search(r"rank\s*: (\d+)", cause)
     return (f"process {rank[1]} of " if rank else "", named[1]) if named else None
 
 
-def _ended(stage: str, which: str, name: str, rundir: RunDir) -> tuple[str, str | None]:
+def _ended(stage: str, which: str, name: str, row: Failure | None, rundir: RunDir) -> tuple[str, str | None]:
     if name == "SIGKILL":
-        return f"{which}{stage} was killed, most likely for lack of memory", _smaller(
-            rundir
-        ) if stage == "train" else None
-    row = known(tail(rundir.log(stage), LAST))
+        helps = _smaller(rundir) if stage == "train" else None
+        return f"{which}{stage} was killed, most likely for lack of memory", helps
     if row is not None and row is not MEMORY:  # NCCL ends a process that waited in vain
         return f"{stage} failed: {row.message}", row.hint
     return f"{which}{stage} was ended by {name}", None
+
+
+def _from_log(row: Failure, said: str, rundir: RunDir) -> str:
+    line = next(line for line in said.splitlines() if row.pattern.search(line))
+    return "\n".join(filter(None, [row.hint or _smaller(rundir), _quoted(line)]))
 
 
 def _smaller(rundir: RunDir) -> str | None:
@@ -182,6 +216,6 @@ def _smaller(rundir: RunDir) -> str | None:
         return None
 
 
-def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log."""
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+def tail(log: Path, lines: int = 15, begin: int = 0) -> str:
+    """The last lines of a log, of what stands behind its first `begin` bytes."""
+    return "\n".join(log.read_bytes()[begin:].decode("utf-8", errors="replace").splitlines()[-lines:])

@@ -6,13 +6,14 @@ import json
 import keyword
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import copies, handed, manifest, pieces
+from . import copies, handed, manifest, needs, pieces
 from .errors import StageError, UsageError
 from .measures import measures
 from .rundir import RunDir, read_json, whole_folder, write_text
@@ -20,6 +21,8 @@ from .verification import refusal, verify
 
 UNITS = {"MB": 10**6, "GB": 10**9}
 SIZE = re.compile(r"([1-9][0-9]*)(MB|GB)")
+# Modules that a package of the same name would take the place of.
+KNOWN = {*sys.stdlib_module_names, *(name.replace("-", "_") for name in manifest.LIBRARIES), *needs.MODULES}
 PROJECT = """\
 [build-system]
 requires = ["hatchling>=1.26"]
@@ -34,6 +37,9 @@ requires-python = ">=3.10"
 
 [project.optional-dependencies]
 transformers = ["torch", "transformers>={transformers}"]
+
+[tool.hatch.build]
+ignore-vcs = true
 
 [tool.hatch.build.targets.wheel]
 packages = [{module}]
@@ -60,7 +66,10 @@ def size(text: str) -> int:
 def parts(runs: Sequence[Path]) -> list[Part]:
     """The packages of these runs, every byte checked. Raises UsageError for an absent one, StageError for a damaged."""
     found: list[Part] = []
-    for path in runs:
+    places = [path.resolve() for path in runs]
+    for path, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"{path} is named twice", "name each run once")
         rundir = RunDir(path.absolute())
         if not rundir.recipe.is_file():
             raise UsageError(
@@ -87,6 +96,9 @@ def write(found: Sequence[Part], out: Path, *, python: bool, most: int | None) -
     refused = refusal(out)
     if refused:
         raise UsageError(f"--out {out} is not overwritten: {refused}", "name another folder, or move that one away")
+    inside = next((each for each in (out.resolve(), *out.resolve().parents) if _is_run(each)), None)
+    if inside:
+        raise UsageError(f"--out {out} is inside the run {inside}, which is left as it is", "name a folder elsewhere")
     with writable(out), whole_folder(out.absolute()) as folder:
         module = _module(found) if python else None
         place = folder / module / "model" if module else folder
@@ -100,6 +112,11 @@ def write(found: Sequence[Part], out: Path, *, python: bool, most: int | None) -
                 folder, _facts(found) | ({"module": module} if module else {}) | ({"cut": cut} if cut else {})
             )
         return dict(read_json(folder / manifest.NAME))
+
+
+def _is_run(folder: Path) -> bool:
+    """Packages have the recipe too, but no records."""
+    return (folder / "recipe.json").is_file() and (folder / "records").is_dir()
 
 
 @contextmanager
@@ -169,10 +186,11 @@ def _python(found: Sequence[Part], folder: Path, module: str) -> None:
     }
     write_text(folder / "pyproject.toml", PROJECT.format(**shown, transformers=version))
     model = folder / module / "model"
-    card = (model / "README.md").read_text(encoding="utf-8")
-    text = f"`import {module}`: `{module}.path()` is the folder below, `{module}.load()` gives model and tokenizer.\n"
-    front, rest = card.split("---\n", 2)[1:] if card.startswith("---\n") else ("", card)
-    write_text(folder / "README.md", f"---\n{front}---\n\n{text}{rest}" if front else f"{text}\n{rest}")
+    uncut = model / pieces.RENAMED["README.md"]
+    card = (uncut if uncut.is_file() else model / "README.md").read_text(encoding="utf-8")
+    load = "load()" if len(found) == 1 else f"load({found[0].name!r})"
+    text = f"`import {module}`: `{module}.path()` is the folder below, `{module}.{load}` gives model and tokenizer.\n"
+    write_text(folder / "README.md", pieces.atop(card, text))
 
 
 def _version(created: str | None) -> str:
@@ -184,7 +202,8 @@ def _version(created: str | None) -> str:
 def _module(found: Sequence[Part]) -> str:
     """A name that Python imports, from those of the runs."""
     name = re.sub(r"\W+", "_", "_".join(part.name for part in found).lower(), flags=re.ASCII).strip("_")
-    return f"model_{name}" if not name or name[0].isdigit() or keyword.iskeyword(name) else name
+    taken = name in KNOWN or keyword.iskeyword(name)
+    return f"model_{name}" if not name or name[0].isdigit() or taken else name
 
 
 def _named(name: str) -> str:

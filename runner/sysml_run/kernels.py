@@ -17,13 +17,13 @@ def attention(recipe: Recipe, machine: Machine) -> tuple[str, str]:
     assert isinstance(hardware, HardwareGpu)
     if hardware.precision == "fp32":
         return sdpa, "flash attention computes in 16 bits, and hardware.precision is fp32"
+    if recipe.model.dtype == "float32":
+        return sdpa, "flash attention computes in 16 bits, and model.dtype is float32"
     if not cards.ampere(hardware.type):
         return sdpa, f"flash attention needs an Ampere card or a newer one, and {hardware.type} is older"
     if "flash_attn" in machine.installed:
         return FLASH, "flash_attn is installed"
-    if "kernels" in machine.installed:
-        return FLASH, "kernels is installed, which brings flash attention from the hub"
-    return sdpa, "neither flash_attn nor kernels is installed; torch's own fused attention is"
+    return sdpa, "flash_attn is not installed; torch's own fused attention is"
 
 
 def fused(recipe: Recipe, machine: Machine) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
-FASTER = ("flash_attn", "kernels", "liger_kernel")
+FASTER = ("flash_attn", "liger_kernel")
+DIGITS = 6  # of a number of devices; more are a slip
 BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
@@ -19,7 +20,7 @@ class Machine:
     """This machine: `cores` a process may use, `memory` in bytes, whether the processor computes in bf16, and why.
 
     `virtual` is how many devices XLA is asked to make of the processor in place of a TPU's; 0 where it is not asked to.
-    `installed` are those of FASTER that are.
+    `installed` are those of FASTER that are. `elsewhere`: commands are for a machine whose cores are unknown.
     """
 
     cores: int
@@ -30,6 +31,7 @@ class Machine:
     python: str
     virtual: int = 0
     installed: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     @property
     def accelerate(self) -> str:
@@ -50,7 +52,8 @@ def look(root: Path = ROOT) -> Machine:
 
 def installed() -> tuple[str, ...]:
     """The libraries of faster kernels for cards that are installed; imports none of them."""
-    return tuple(name for name in FASTER if importlib.util.find_spec(name) is not None)
+    specs = ((name, importlib.util.find_spec(name)) for name in FASTER)
+    return tuple(name for name, spec in specs if spec is not None and spec.origin)  # a mere folder has no origin
 
 
 def virtual() -> int:
@@ -58,7 +61,7 @@ def virtual() -> int:
     if os.environ.get("PJRT_DEVICE", "").upper() != "CPU":
         return 0
     number = os.environ.get("CPU_NUM_DEVICES", "1")
-    return max(1, int(number)) if number.isdigit() else 1
+    return max(1, int(number)) if number.isdecimal() and len(number) < DIGITS else 1
 
 
 def cores(root: Path = ROOT) -> int:

@@ -26,6 +26,7 @@ INSTALL: Mapping[str, str] = {
     "llama_cpp": "pip install llama-cpp-python",
     **dict.fromkeys(("gptqmodel", "optimum"), "pip install 'sysml-run[gptq]'"),
 }
+MODULES = (*TRAINING, *INSTALL, "bitsandbytes", "huggingface_hub")
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?\s*([^;\s]*)\s*;\s*extra == .(\w+).$")
 CLAUSE = re.compile(r"(==|!=|<=|>=|<|>)\s*([^,]+)")
 RELEASE = re.compile(r"[0-9]+(?:\.[0-9]+)*")

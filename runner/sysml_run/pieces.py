@@ -8,16 +8,17 @@ from typing import Any
 
 from .handed import join
 from .manifest import NAME, SUMS, sha256
-from .rundir import write_json
+from .rundir import write_json, write_text
 
-RENAMED = {NAME: f"whole-{NAME}", SUMS: f"whole-{SUMS}"}
+RENAMED = {name: f"whole-{name}" for name in (NAME, SUMS, "README.md")}
+PAGE = "Large files are in pieces here. `python join.py DIR` makes them whole in a new folder in DIR.\n"
 READ = 1 << 20  # bytes
 
 
 def cut(folder: Path, most: int) -> list[str]:
     """Cut every file with more than `most` bytes; gives the names of those that were cut.
 
-    The lists of the whole package are kept under other names, for `folder` gets lists of its own.
+    Lists and page of the whole package are kept under other names, for `folder` gets its own.
     """
     own = [folder / name for name in RENAMED]
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own)
@@ -30,11 +31,20 @@ def cut(folder: Path, most: int) -> list[str]:
         name = path.relative_to(folder).as_posix()
         files[name] = {"sha256": digest, "pieces": [f"{name.removesuffix(path.name)}{piece}" for piece in names]}
         path.unlink()
-    for name, other in RENAMED.items():
+    renamed = {name: other for name, other in RENAMED.items() if (folder / name).is_file()}
+    for name, other in renamed.items():
         (folder / name).replace(folder / other)
-    write_json(folder / join.LIST, {"files": files, "renamed": RENAMED})
+    page = folder / renamed.get("README.md", "README.md")
+    write_text(folder / "README.md", atop(page.read_text(encoding="utf-8") if page.is_file() else "", PAGE))
+    write_json(folder / join.LIST, {"files": files, "renamed": renamed})
     shutil.copyfile(join.__file__, folder / "join.py")
     return list(files)
+
+
+def atop(page: str, text: str) -> str:
+    """A page with a paragraph above it, behind what stands between `---` and is for machines."""
+    front, rest = page.split("---\n", 2)[1:] if page.startswith("---\n") else ("", page)
+    return f"---\n{front}---\n\n{text}{rest}" if front else f"{text}\n{rest}"
 
 
 def _cut(path: Path, most: int) -> list[str]:

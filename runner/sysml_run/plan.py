@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from . import slices
@@ -64,8 +64,6 @@ class Plan(Settled):
 
 def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = False) -> Plan:
     """Settle what the recipe left open and lay out the processes for the run directory `run` (an absolute path)."""
-    if offline:  # the package kernels is a way to the hub
-        machine = replace(machine, installed=tuple(name for name in machine.installed if name != "kernels"))
     settled = settle(resolved, machine)
     recipe = settled.recipe
     env = {**ENV, **(OFFLINE if offline else {})}
@@ -174,7 +172,8 @@ def _launch(stage: Stage, recipe: Recipe, machine: Machine, run: str, env: Mappi
     if stage.name == "train" and recipe.model.trained is None:
         made = backend.train(recipe, machine, run)
         return Launch(made.stage, made.argv, {**env, **made.env}, made.files)
-    own = {"OMP_NUM_THREADS": str(backend.threads(recipe, machine))}
+    threads = backend.threads(recipe, machine)
+    own = {"OMP_NUM_THREADS": str(threads)} if threads else {}
     if recipe.hardware.accelerator == "cpu":
         own |= ON_CPU
     return Launch(stage.name, (machine.python, "-m", "sysml_run.worker", stage.name, run), {**env, **own})

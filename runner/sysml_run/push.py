@@ -29,6 +29,13 @@ def ready(repository: str) -> None:
         raise UsageError(f"{switch} is set: nothing is pushed", f"unset {switch}")
     if _token() is None:
         raise UsageError("no token of the hub is set", f"export HF_TOKEN, one that may write: {TOKENS_PAGE}")
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UsageError(f"--push {repository} is no repository of the hub: {error}", "write it OWNER/NAME") from None
 
 
 def push(folder: Path, repository: str, *, public: bool) -> str:
@@ -43,10 +50,21 @@ def push(folder: Path, repository: str, *, public: bool) -> str:
     api = HfApi(os.environ.get("HF_ENDPOINT"), token=token)
     try:
         address = api.create_repo(repository, private=not public, exist_ok=True)
+        hidden = bool(api.repo_info(repository).private)  # one that is there already stays as it is
+        if hidden == public:
+            raise _otherwise(repository, hidden=hidden)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Package of sysml-run")
+    except StageError:
+        raise
     except Exception as error:  # the library raises many kinds, and what they say may hold what the server said
         raise StageError(f"{repository} was not pushed: {_reason(error)}", f"the package is in {folder}") from None
     return str(address)
+
+
+def _otherwise(repository: str, *, hidden: bool) -> StageError:
+    is_, wanted = ("private", "with") if hidden else ("public", "without")
+    hint = f"change that at {repository}'s settings on the hub, or name another repository"
+    return StageError(f"{repository} was not pushed: it is there and {is_}, {wanted} --public", hint)
 
 
 def _token() -> str | None:

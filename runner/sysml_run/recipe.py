@@ -271,14 +271,15 @@ Hardware = HardwareCpu | HardwareGpu | HardwareTpu
 
 
 @dataclass(frozen=True, slots=True)
-class Gguf:
-    method: Literal["gguf"]
-    type: Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
+class Calibration:
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    samples: int
+class Gguf:
+    method: Literal["gguf"]
+    type: Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, slots=True)

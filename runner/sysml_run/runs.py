@@ -16,6 +16,7 @@ from .position import Pointer, dotted
 from .rundir import RunDir, lock, read_json, sweep, write_json, write_text
 
 PUBLISHED: Pointer = ("artifacts", "dir")
+STARTED = "started_in.txt"  # the folder from which a relative `artifacts.dir` is counted
 EXPORTS: Mapping[str, tuple[str, ...]] = {  # what may change after training, by the first stage that reads it
     "quantize": ("quantization.export", "quantization.max_perplexity_increase"),
     "package": ("artifacts.",),
@@ -31,6 +32,8 @@ def write(rundir: RunDir, plan: Plan, recipe_text: str, shown: dict[str, Any]) -
     """Lay out a run directory."""
     for name, text in files(plan, shown, recipe_text).items():
         write_text(rundir / name, text)
+    if not (rundir / STARTED).is_file():
+        write_text(rundir / STARTED, f"{Path.cwd()}\n")
 
 
 def find(runs: Path, name: str, wanted: str) -> RunDir:
@@ -71,7 +74,7 @@ def same(rundir: RunDir, plan: Plan) -> bool:
 def changes(rundir: RunDir, plan: Plan) -> list[str]:
     """The keys whose value is not the one that the run was started with; derived values count.
 
-    A relative `artifacts.dir` was counted from where the run was started, and is the same wherever it is resumed.
+    A relative `artifacts.dir` is counted from where the run was started, and is the same wherever it is resumed.
     """
     before, after = dict(_leaves(_values(rundir))), dict(_leaves(plan.values))
     after[PUBLISHED] = published(rundir, after.get(PUBLISHED))
@@ -82,8 +85,8 @@ def published(rundir: RunDir | None, written: str | None) -> str | None:
     """`artifacts.dir` as a whole path: from the current folder, or from where this run was started."""
     if written is None or written.startswith(("/", "~")):
         return written
-    kept = _values(rundir)["artifacts"]["dir"] if rundir else None
-    return kept if kept and kept.endswith(f"/{written}") else str(Path.cwd() / written)
+    start = rundir / STARTED if rundir else None
+    return str((Path(start.read_text().rstrip("\n")) if start and start.is_file() else Path.cwd()) / written)
 
 
 def exports(keys: Iterable[str]) -> str | None:

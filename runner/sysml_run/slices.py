@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .errors import UsageError
 
 GIB = 2**30
-NAME = re.compile(r"(v(?:2|3|4|5e|5litepod|5p|6e)|tpu7x)-([1-9][0-9]*)")
+NAME = re.compile(r"(v(?:2|3|4|5e|5litepod|5p|6e)|tpu7x)-([1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True)

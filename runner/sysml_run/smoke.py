@@ -144,4 +144,5 @@ def _copies(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     for number, export in enumerate(recipe.quantization.export):
         if isinstance(export, Gptq):
             yield ("quantization", "export", number, "group_size"), min(export.group_size, GROUP)
+        if export.calibration is not None:
             yield ("quantization", "export", number, "calibration", "samples"), min(export.calibration.samples, 8)

@@ -58,7 +58,7 @@ def listing(folder: Path) -> Listing:
         if not listed:
             raise
         return _of_sums(listed, "changed" if os.path.lexists(folder / NAME) else "missing")
-    if made["kind"] == "package" and listed and _vouched(folder, listed) is False:
+    if listed and _vouched(folder, listed) is False:
         own = {name: entry.get("sha256") for name, entry in made["files"].items() if isinstance(entry, dict)}
         same = own == {name: digest for name, digest in listed.items() if name != NAME}
         return _of_sums(listed, DOUBTED if same else "changed")
@@ -72,7 +72,8 @@ def verify(folder: Path) -> list[str]:
 
 def differences(folder: Path, listed: Listing, seen: Seen = lambda _: None) -> dict[str, str]:
     """What is wrong with each file, by name; `seen` is told of every piece that was read, in bytes."""
-    present = artifacts(folder) if listed.kind == "run" else names(folder, half_written=True) - {NAME, SUMS}
+    summed = listed.kind == "package" or os.path.lexists(folder / SUMS)  # a run has no sums, but may be called one
+    present = names(folder, half_written=True) - {NAME, SUMS} if summed else artifacts(folder)
     found = dict.fromkeys(present - set(listed.entries), "extra")
     for name, entry in listed.entries.items():
         problem = _compare(folder, name, entry, seen)
@@ -80,7 +81,7 @@ def differences(folder: Path, listed: Listing, seen: Seen = lambda _: None) -> d
             found[name] = problem
     if listed.manifest:
         found[NAME] = listed.manifest
-    elif listed.kind == "package":
+    elif summed:
         found |= _of_the_sums(folder, listed)
     return dict(sorted(found.items()))
 
@@ -120,6 +121,8 @@ def _compare(folder: Path, name: str, entry: Any, seen: Seen) -> str | None:
         return "missing"
     except (_OtherError, NotADirectoryError) as error:
         return str(error) if isinstance(error, _OtherError) else "missing"
+    except UnicodeEncodeError:
+        return "missing"  # no file can have this name
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return None if same else "changed"

@@ -64,3 +64,29 @@ def test_a_package_in_pieces_is_joined_in_the_cache(cut: Path, tmp_path: Path) -
     folder, rest = done.stdout.splitlines()
     assert Path(folder).parent == tmp_path / "cache" / "sysml-run" / "joined"
     assert rest == "x []"
+
+
+def test_of_several_models_one_is_loaded(tmp_path: Path) -> None:
+    """Real ones of a few numbers, by name."""
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    module = tmp_path / "there" / "mine"
+    shutil.copytree(Path(handed.__file__).parent, module, ignore=shutil.ignore_patterns("__pycache__"))
+    sizes = {"intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    for name, width in (("one", 8), ("two", 16)):
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=1, hidden_size=width, **sizes))
+        model.save_pretrained(module / "model" / name)
+        tokenizer.save_pretrained(module / "model" / name)
+    manifest.write(module / "model", {"packages": ["one", "two"]})
+    code = "import sys, mine; print(mine.load(*sys.argv[1:])[0].config.hidden_size)"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "there")}
+
+    def load(*names: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code, *names], env=env, capture_output=True, text=True)
+
+    assert load("two").stdout == "16\n"
+    assert load().stderr.endswith("ValueError: name one of 'one', 'two'\n")
+    manifest.write(module / "model", {})
+    assert load("two").stderr.endswith("ValueError: there is one model alone\n")

@@ -75,7 +75,7 @@ def test_two_cards_through_nccl(train: Train, stage: int | None) -> None:
 @has("flash_attn")
 @pytest.mark.parametrize("rows", [1, 2])
 def test_flash_attention_keeps_packed_rows_apart(train: Train, rows: int) -> None:
-    packed = ("prompt.packing=true", f"training.micro_batch_size={rows}")
+    packed = ("model.dtype=bfloat16", "prompt.packing=true", f"training.micro_batch_size={rows}")
     expected, _ = train(card(0), *packed, "model.attn_implementation=sdpa")
     found, facts = train(card(0), *packed)
     assert facts["attention"] == "flash_attention_2"
@@ -108,3 +108,16 @@ def test_ligers_kernels_mean_the_same(train: Train) -> None:
     found, facts = train(card(0))
     assert facts["kernels"] == "liger"
     assert found == pytest.approx(train(card(0), "model.kernels=torch")[0], abs=TOLERANCE)
+
+
+@has("flash_attn")
+def test_what_flash_attention_trained_is_evaluated_and_merged(project: Path, sysml_run: Any, tmp_path: Path) -> None:
+    """The merge is in fp32 on the processor, where flash attention cannot run."""
+    lora = "lora={r: 4, alpha: 8, target_modules: all-linear}"
+    changes = (*BASE[1:], lora, "model.dtype=bfloat16", f"hardware={card(None)}")
+    words = [word for one in changes for word in ("--set", one)]
+    sysml_run("tiny.yaml", "--until", "merge", "--runs", str(tmp_path / "runs"), *words)
+    (made,) = (tmp_path / "runs/tiny").iterdir()
+    attention = {name: json.loads((made / f"records/{name}.json").read_text()) for name in ("evaluate", "merge")}
+    assert attention["evaluate"]["attention"] == "flash_attention_2"
+    assert attention["merge"]["attention"] == "sdpa"

@@ -147,7 +147,7 @@ try:
 except StageError as error:
     print(json.dumps([error.message, error.hint]))
 except Exception as error:
-    print(json.dumps([*failures.words(error, None), f"{type(error).__name__}: {error}"]))
+    print(json.dumps([*failures.words(error, None, several=ranks.world() > 1), f"{type(error).__name__}: {error}"]))
 ranks.leave(0)
 """
 

@@ -117,7 +117,8 @@ def copy(merged: Path, tmp_path: Path) -> Callable[..., Path]:
         for name in ("quantize", "package", "report"):
             (folder / f"records/{name}.json").unlink(missing_ok=True)
         recipe = read(folder / "recipe.json")
-        recipe["values"]["quantization"] |= {"export": list(exports), "max_perplexity_increase": limit}
+        every = [{"calibration": None} | export for export in exports]
+        recipe["values"]["quantization"] |= {"export": every, "max_perplexity_increase": limit}
         (folder / "recipe.json").write_text(json.dumps(recipe))
         return folder
 
@@ -154,6 +155,46 @@ def test_without_llama_cpp_the_numbers_of_the_file_are_read(copy: Callable[..., 
     assert abs(figures["perplexity_increase"]) < 0.01
     assert "same_token_ids" not in figures
     assert [path.name for path in (folder / "quantized/gguf-Q8_0").iterdir()] == ["tiny-Q8_0.gguf"]
+
+
+def test_one_model_at_a_time_is_in_memory(copy: Callable[..., Path], env: Mapping[str, str]) -> None:
+    """When the first copy is begun, the model that copies are compared with is gone, without the garbage collector."""
+    folder = copy({"method": "gguf", "type": "F16"})
+    script = (
+        "import gc, sys\nfrom sysml_run.worker import quantize\nfrom sysml_run.worker.__main__ import main\n"
+        "def begun(*_):\n"
+        "    from transformers import PreTrainedModel\n"
+        "    print('models:', sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects()))\n"
+        "    raise SystemExit(0)\n"
+        "quantize.one = begun\nraise SystemExit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "quantize", str(folder)]
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    assert "models: 0\n" in done.stdout
+
+
+def test_calibration_is_recorded_and_changes_the_file(
+    whole: tuple[Path, str], copy: Callable[..., Path], env: Mapping[str, str]
+) -> None:
+    """The rows are those of the GPTQ copy; the same run without is the same file."""
+    before = read(whole[0] / "records/quantize.json")["copies"]
+    first = (whole[0] / "quantized/gguf-Q4_K_M/tiny-Q4_K_M.gguf").read_bytes()
+    folder = copy({"method": "gguf", "type": "Q4_K_M"})
+    for samples, same in ((None, True), (8, False)):
+        recipe = read(folder / "recipe.json")
+        calibration = None if samples is None else {"samples": samples}
+        recipe["values"]["quantization"]["export"][0]["calibration"] = calibration
+        (folder / "recipe.json").write_text(json.dumps(recipe))
+        command = [sys.executable, "-m", "sysml_run.worker", "quantize", str(folder)]
+        done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        assert ("calibrating on 8 training rows" in done.stdout) != same
+        made = folder / "quantized/gguf-Q4_K_M/tiny-Q4_K_M.gguf"
+        assert (made.read_bytes() == first, made.stat().st_size) == (same, len(first))
+        record = folder / "records/quantize.json"
+        facts = read(record)["copies"]["gguf-Q4_K_M"]
+        record.unlink()  # else it is done before
+        assert facts.get("calibration") == (None if same else before["gptq-4bit-g32"]["calibration"])
+        assert read(folder / "evaluation.json")["quantized"]["gguf-Q4_K_M"]["top_token_agreement"] > 0.9
 
 
 def refused(sysml_run: Run, *arguments: str) -> str:

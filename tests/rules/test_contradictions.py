@@ -52,6 +52,10 @@ ERRORS = {
         ["model.attn_implementation=flash_attention_2", f"{GPU}, precision: fp32}}"],
         "model.attn_implementation",
     ),
+    "flash attention of 32 bits": (
+        ["model={base_model: some/model, dtype: float32, attn_implementation: flash_attention_2}", f"{GPU}}}"],
+        "model.attn_implementation",
+    ),
     "revision": (["model.base_model=tiny:llama", "model.revision=abc"], "model.revision"),
     "fp16": (["hardware={accelerator: cpu, precision: fp16}"], "hardware.precision"),
     "float16": (["model.dtype=float16"], "model.dtype"),

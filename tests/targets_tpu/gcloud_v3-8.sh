@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # one on a TPU slice v3-8, 1 host(s): TPU_NAME=... ZONE=... bash THIS_FILE
 # Yours to make: the slice, and on every host the folder /sysml-run: a disk of its own where there is one host, and one
-# that they share (Filestore, or a bucket mounted with gcsfuse) where there are several. It is started again after a
+# that they share (Filestore; gcsfuse refuses to rename folders) where there are several. It is started again after a
 # stop by the same command, and skips what is done.
 # On every host, before it starts: /data/rows.jsonl
+# On every host, where it is wanted: ~/.sysml-run-secrets, mode 600, a line for each of HF_TOKEN=...
 set -euo pipefail
 : "${TPU_NAME:?the name of the TPU VM}" "${ZONE:?its zone}"
 tpu() { gcloud compute tpus tpu-vm "$1" --zone "$ZONE" --worker=all "${@:2}"; }
@@ -16,6 +17,7 @@ command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
 export PATH="$HOME/.local/bin:$PATH"
 [ -x /opt/sysml-run/bin/python ] || uv venv --quiet --python 3.11 /opt/sysml-run
 uv pip install --quiet --python /opt/sysml-run/bin/python 'sysml-run[tpu]==0.1.0'
+rm -f /sysml-run/runs/one/1/.stopped /sysml-run/runs/one/1/.failed /sysml-run/runs/one/1/.prepared
 END
 
 read -r -d '' ALL <<'END' || true
@@ -54,20 +56,29 @@ stage() {
 export PATH=/opt/sysml-run/bin:$PATH XDG_CACHE_HOME=/sysml-run/cache HF_HOME=/sysml-run/cache/huggingface
 MACHINE_RANK=0
 cd /sysml-run || exit
+secrets=$HOME/.sysml-run-secrets
+if [ -e "$secrets" ]; then
+  if [ "$(stat -c %a "$secrets")" != 600 ]; then
+    echo "others may read $secrets: chmod 600 $secrets" >&2
+    exit 2
+  fi
+  while read -r line || [ -n "$line" ]; do
+    case ${line%%=*} in HF_TOKEN) export "${line%%=*}=${line#*=}" ;; esac
+  done <"$secrets"
+fi
 mkdir -p "$RUN"
 if [ -e "$RUN/recipe.json" ] && ! cmp -s /sysml-run-files/recipe.json "$RUN/recipe.json"; then
   echo "$RUN holds a run of another recipe; give this one a folder of another name" >&2
   exit 2
 fi
 cp -rL /sysml-run-files/* "$RUN/"
-rm -f "$RUN/.stopped"
-stage prepare env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 OMP_NUM_THREADS=32 python -m sysml_run.worker prepare /sysml-run/runs/one/1
-stage train env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=1 OMP_NUM_THREADS=32 PJRT_DEVICE=TPU XLA_USE_BF16=0 XLA_DOWNCAST_BF16=0 TF_CPP_MIN_LOG_LEVEL=2 accelerate launch --config_file /sysml-run/runs/one/1/launch/accelerate.yaml -m sysml_run.worker train /sysml-run/runs/one/1
+stage prepare env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 python -m sysml_run.worker prepare /sysml-run/runs/one/1
+stage train env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=1 PJRT_DEVICE=TPU XLA_USE_BF16=0 XLA_DOWNCAST_BF16=0 TF_CPP_MIN_LOG_LEVEL=2 accelerate launch --config_file /sysml-run/runs/one/1/launch/accelerate.yaml -m sysml_run.worker train /sysml-run/runs/one/1
 [ "$MACHINE_RANK" -eq 0 ] || exit 0
-stage evaluate env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 OMP_NUM_THREADS=32 python -m sysml_run.worker evaluate /sysml-run/runs/one/1
-stage merge env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 OMP_NUM_THREADS=32 python -m sysml_run.worker merge /sysml-run/runs/one/1
-stage package env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 OMP_NUM_THREADS=32 python -m sysml_run.worker package /sysml-run/runs/one/1
-stage report env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 OMP_NUM_THREADS=32 python -m sysml_run.worker report /sysml-run/runs/one/1
+stage evaluate env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 python -m sysml_run.worker evaluate /sysml-run/runs/one/1
+stage merge env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 python -m sysml_run.worker merge /sysml-run/runs/one/1
+stage package env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 python -m sysml_run.worker package /sysml-run/runs/one/1
+stage report env HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false USE_TORCH_XLA=0 python -m sysml_run.worker report /sysml-run/runs/one/1
 END
 
 tpu ssh "$TPU_NAME" --command "$BEFORE"

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, MixtralConfig, MixtralForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from sysml_run.errors import StageError
 from sysml_run.worker.xla import device, experts, loss
+from sysml_run.worker.xla.compilations import Compilations
 from sysml_run.worker.xla.sharding import spec
+from sysml_run.worker.xla.trainer import Trainer
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "vocab_size": 96, "num_local_experts": 4, "num_experts_per_tok": 2}
@@ -42,6 +44,16 @@ def test_which_one_follows_from_the_size(tokens: int, chosen: str) -> None:
     assert experts.choose(tokens, SimpleNamespace(**sizes)) == chosen
     assert experts.choose(4096, SimpleNamespace(**sizes | {"intermediate_size": 14336})) == experts.LOOPED
     assert experts.choose(tokens, LlamaConfig()) is None
+
+
+def test_a_batch_in_training_is_known_by_its_size() -> None:
+    """Running out of memory is told with it; without it, it would be called the evaluation's."""
+    model = LlamaForCausalLM(LlamaConfig(**{name: size for name, size in SIZES.items() if "expert" not in name}))
+    stub = SimpleNamespace(compilations=Compilations(), aux_loss_enabled=False, counted=0, batch=None)
+    rows = torch.randint(0, 96, (3, 20))
+    batch = {"input_ids": rows, "labels": rows, "attention_mask": torch.ones_like(rows)}
+    assert bool(torch.isfinite(Trainer.compute_loss(stub, model, batch, num_items_in_batch=57)))
+    assert stub.batch == (3, 20)
 
 
 @pytest.mark.parametrize("window", [None, 3])

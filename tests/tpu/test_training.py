@@ -107,6 +107,28 @@ device.check(resolve.resolve(read).recipe, int(sys.argv[1]))
 """
 
 
+MEET = """\
+import os, torch
+from sysml_run.worker.xla import device
+
+torch.distributed.init_process_group = lambda backend: print(backend, os.environ["MASTER_PORT"])
+device.ready()
+"""
+
+
+@virtual
+@pytest.mark.parametrize(("written", "port"), [({}, "29500"), ({"MASTER_PORT": "1234"}, "1234")])
+def test_hosts_meet_at_a_port_that_need_not_be_named(
+    written: dict[str, str], port: str, env: Mapping[str, str]
+) -> None:
+    plain = {name: value for name, value in env.items() if not name.startswith(("MASTER_", "XLA_"))}
+    place = {"PJRT_DEVICE": "CPU", "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEET], env={**plain, **place, **written}, capture_output=True, text=True
+    )
+    assert done.stdout == f"gloo {port}\n", done.stderr
+
+
 @virtual
 @pytest.mark.parametrize(
     ("devices", "rows", "words"),

@@ -14,7 +14,7 @@ from sysml_run.rundir import RunDir, read_json, write_json
 from sysml_run.worker import adopt, train
 
 Make = Callable[..., Recipe]
-LORA = {"r": 4, "alpha": 8}
+LORA = {"r": 4, "alpha": 8, "target_modules": ["q_proj"]}
 
 
 @pytest.fixture
@@ -52,7 +52,10 @@ def adapter(tmp_path: Path) -> Path:
 
 def test_an_adapter_takes_the_place_of_a_trained_one(make: Make, adapter: Path, rundir: RunDir, capsys) -> None:
     record = train.run(make(adapter, LORA), rundir)
-    assert capsys.readouterr().out == "train: nothing; adapter was trained elsewhere\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "train: nothing; adapter was trained elsewhere",
+        "train: the adapter is of a base it does not name: nobody compared that with the recipe's",
+    ]
     name = "adapter_model.safetensors"
     assert (rundir.model / name).read_bytes() == (adapter / name).read_bytes()
     assert read_json(rundir.model / "adapter_config.json") == read_json(adapter / "adapter_config.json")
@@ -80,9 +83,50 @@ def refused(recipe: Recipe, rundir: RunDir) -> StageError:
 def test_an_adapter_is_what_the_recipe_says(make: Make, adapter: Path, rundir: RunDir) -> None:
     error = refused(make(adapter, {"r": 8, "alpha": 8, "use_rslora": True}), rundir)
     assert error.message.endswith("has r 4, not 8; use_rslora False, not True as the recipe says")
-    assert error.hint == "--set 'lora={r: 4, alpha: 8, use_rslora: false, use_dora: false}'"
+    assert error.hint == "--set 'lora={r: 4, alpha: 8, use_rslora: false, use_dora: false, target_modules: [q_proj]}'"
     assert "is an adapter, which the lora section" in refused(make(adapter, None), rundir).message
     assert refused(make("tiny:llama", LORA), rundir).hint == "--set lora=null"
+
+
+def held(adapter: Path, **values: Any) -> Path:
+    file = adapter / "adapter_config.json"
+    write_json(file, read_json(file) | values)
+    return adapter
+
+
+def test_an_adapter_of_another_base(make: Make, adapter: Path, rundir: RunDir, capsys) -> None:
+    base = {"base_model": "own/base"}
+    error = refused(make(held(adapter, base_model_name_or_path="other/base"), LORA, **base), rundir)
+    assert error.message.endswith("is an adapter of other/base, not of own/base")
+    assert str(error.hint).startswith("--set model.base_model=other/base; ")
+    assert adopt.same_base(make(adapter, LORA, **base), {"base_model_name_or_path": "Own/Base"}, "x") == []
+    (note,) = adopt.same_base(make(adapter, LORA, **base), {"base_model_name_or_path": "/home/ann/base"}, "x")
+    assert note.startswith("the adapter is of base: ")
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_an_adapter_with_ranks_of_its_own(make: Make, adapter: Path, rundir: RunDir, key: str) -> None:
+    assert (
+        f"has {key}, which no recipe can say"
+        in refused(make(held(adapter, **{key: {"q_proj": 2}}), LORA), rundir).message
+    )
+
+
+ATTENTION = ["k_proj", "o_proj", "q_proj", "v_proj"]
+
+
+def test_an_adapter_in_other_layers(make: Make, adapter: Path, rundir: RunDir) -> None:
+    error = refused(make(adapter, LORA | {"target_modules": "attention"}), rundir)
+    assert error.message.endswith("is in the layers q_proj, not k_proj, o_proj, q_proj, v_proj")
+    assert str(error.hint).endswith("target_modules: [q_proj]}'")
+    refused(make(held(adapter, target_modules=".*q_proj"), LORA), rundir)
+    several = held(adapter, target_modules=ATTENTION)
+    attention = make(several, LORA | {"target_modules": "attention"})
+    assert adopt.same_layers(attention, {"target_modules": ATTENTION}, "x") == []
+    group = make(several, {"r": 4, "alpha": 8})
+    assert "gate_proj" in refused(group, rundir).message
+    (note,) = adopt.same_layers(group, {"target_modules": ".*proj"}, "x")
+    assert note == "the adapter is in the layers .*proj: nobody compared that with all-linear of the recipe"
 
 
 def test_other_kinds_of_adapters(make: Make, adapter: Path, rundir: RunDir) -> None:
@@ -93,6 +137,8 @@ def test_other_kinds_of_adapters(make: Make, adapter: Path, rundir: RunDir) -> N
 
 def test_pickled_and_misnamed_weights(make: Make, adapter: Path, rundir: RunDir) -> None:
     (adapter / "adapter_model.safetensors").rename(adapter / "other.safetensors")
+    assert "holds no adapter_model.safetensors" in refused(make(adapter, LORA), rundir).message
+    (adapter / "training_args.bin").write_bytes(b"\x80\x04.")
     assert "holds no adapter_model.safetensors" in refused(make(adapter, LORA), rundir).message
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04.")
     assert "pickled files" in refused(make(adapter, LORA), rundir).message

@@ -160,6 +160,42 @@ def test_it_is_nearer_than_rounding_on_the_same_inputs(made: Path, ids: list[lis
 
 
 @needs_gptq
+def test_experts_are_nearer_than_rounding_too(made: Path, ids: list[list[int]]) -> None:
+    """Of every matrix of every expert: the error of its outputs on the tokens that the unquantized router sends it."""
+    whole, found = tensors(made / "mixtral"), tensors(made / "mixtral-gptq")
+    names = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
+    errors = {name: [0.0, 0.0] for name in names}
+    sent = 0
+    for layer, tokens in enumerate(into_experts(made / "mixtral", ids)):
+        start = f"model.layers.{layer}"
+        chosen = (tokens @ whole[f"{start}.block_sparse_moe.gate.weight"].T).topk(2).indices
+        for expert in range(4):
+            own = tokens[(chosen == expert).any(-1)]
+            w = {name: whole[f"{start}.block_sparse_moe.experts.{expert}.{name}.weight"] for name in names}
+            middle = torch.nn.functional.silu(own @ w["w1"].T) * (own @ w["w3"].T)
+            sent += len(own)
+            for name, theirs in names.items():
+                given = middle if name == "w2" else own
+                copy = dequantized(found, f"{start}.mlp.experts.{expert}.{theirs}")
+                for side, other in enumerate((copy, rounded(w[name]))):
+                    errors[name][side] += float((given @ (w[name] - other).T).square().sum())
+    assert sent == 2 * 2 * sum(len(row) for row in ids)
+    for mine, nearest in errors.values():
+        assert 0 < mine < 0.9 * nearest, errors
+
+
+def into_experts(folder: Path, ids: list[list[int]]) -> list[Any]:
+    """What every layer's router and experts are given: (tokens, columns) for each layer."""
+    model, found = plain(folder), {}
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda part, given: found.setdefault(part, []).append(given[0][0]))
+    with torch.inference_mode():
+        for row in ids:
+            model(torch.tensor([row]))
+    return [torch.cat(found[layer.mlp]) for layer in model.model.layers]
+
+
+@needs_gptq
 @pytest.mark.parametrize("name", ["llama", "mixtral"])
 def test_transformers_loads_it_in_a_fresh_process(made: Path, ids: list[list[int]], name: str) -> None:
     folder = made / f"{name}-gptq"

@@ -70,6 +70,13 @@ def test_what_cannot_be_cut_is_left_to_the_gguf(tokenizer: Any, template: str) -
     assert "TEMPLATE" not in modelfile.make(tokenizer, "x.gguf", 512, ["</s>"], None)
 
 
+def test_the_day_of_packing_is_not_kept_for_ever(tokenizer: Any) -> None:
+    tokenizer.chat_template = "Today is {{ strftime_now('%Y') }}.{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    text = modelfile.make(tokenizer, "x.gguf", 512, ["</s>"], None)
+    assert 'TEMPLATE "' not in text
+    assert text.splitlines()[1].startswith("# No TEMPLATE: the chat template writes the day's date")
+
+
 def test_a_template_without_a_system_turn_has_none(tokenizer: Any) -> None:
     tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"

@@ -1,5 +1,6 @@
 """Base models as folders: tiny ones made on the spot, GGUF files converted, hub models, and what is wrong with them."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -49,6 +50,27 @@ def test_tiny_models(architecture: str, of: Callable[..., Recipe]) -> None:
     )
     loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([ids])).loss
     assert bool(torch.isfinite(loss))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "on_card", "chosen"),
+    [("bfloat16", True, "flash_attention_2"), ("float32", True, "sdpa"), ("bfloat16", False, "sdpa")],
+)
+def test_flash_attention_is_for_16_bits_on_a_card(
+    dtype: str, on_card: bool, chosen: str, of: Callable[..., Recipe]
+) -> None:
+    assert models.attention(of("tiny:llama", attn_implementation="flash_attention_2"), dtype, on_card=on_card) == chosen
+    assert models.attention(of("tiny:llama", attn_implementation="eager"), dtype, on_card=on_card) == "eager"
+
+
+def test_a_model_trained_with_flash_attention_is_read_without_it(of: Callable[..., Recipe]) -> None:
+    """As merging reads it; in training the recipe's is taken at its word, and flash_attn is not installed here."""
+    recipe = of("tiny:llama", attn_implementation="flash_attention_2")
+    model = models.load_model(models.model_dir(recipe), recipe, "float32")
+    assert model.config._attn_implementation == "sdpa"
+    if importlib.util.find_spec("flash_attn") is None:
+        with pytest.raises(ImportError, match=r"[Ff]lash"):
+            models.load_model(models.model_dir(recipe), recipe, "float32", training=True)
 
 
 def test_a_tiny_mixtral_has_experts(of: Callable[..., Recipe]) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -389,6 +390,19 @@ class TestQuantized:
         with pytest.raises(StageError, match=r"not packed: x\.pt"):
             package.run(recipe, rundir)
         assert not rundir.package.exists()
+
+
+@pytest.mark.parametrize("own", ["ann/base", "/home/ann/base", None])
+def test_an_adapter_from_elsewhere_keeps_the_name_of_its_base(tmp_path: Path, model: Path, own: str | None) -> None:
+    """A folder of its maker's machine is no name."""
+    recipe, rundir = finished_run.make(tmp_path, model)
+    recipe = replace(recipe, model=replace(recipe.model, trained="/home/ann/adapter"))
+    rundir.model.mkdir(exist_ok=True)
+    shutil.copyfile(model / "model.safetensors", rundir.model / "adapter_model.safetensors")
+    write_json(rundir.model / "adapter_config.json", {"base_model_name_or_path": own})
+    package.run(recipe, rundir)
+    kept = "ann/base" if own == "ann/base" else "tiny:llama"
+    assert read_json(rundir.package / "adapter" / "adapter_config.json")["base_model_name_or_path"] == kept
 
 
 def test_the_adapter_alone_loads_on_a_base_that_somebody_has(tmp_path: Path, model: Path) -> None:

@@ -70,4 +70,4 @@ class Backend(Protocol):
         """The launch of the train stage for the run directory `run`."""
 
     def threads(self, recipe: Recipe, machine: Machine) -> int:
-        """Threads of the stages that run in one process beside training."""
+        """Threads of the stages that run in one process beside training; 0 where libraries are to count the cores."""

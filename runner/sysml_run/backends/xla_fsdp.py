@@ -41,7 +41,7 @@ class XlaFsdp:
         )
 
     def threads(self, recipe: Recipe, machine: Machine) -> int:
-        return machine.cores
+        return 0 if machine.elsewhere else machine.cores
 
 
 def environment(machine: Machine) -> dict[str, str]:
@@ -50,7 +50,8 @@ def environment(machine: Machine) -> dict[str, str]:
     if machine.virtual:
         place = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(machine.virtual)}
     kept = {"USE_TORCH_XLA": "1", "XLA_USE_BF16": "0", "XLA_DOWNCAST_BF16": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    return {"OMP_NUM_THREADS": str(machine.cores), **place, **kept}
+    threads = {} if machine.elsewhere else {"OMP_NUM_THREADS": str(machine.cores)}
+    return {**threads, **place, **kept}
 
 
 def _keys(recipe: Recipe) -> Iterator[Derived]:

@@ -71,7 +71,10 @@ def unwritable(file: Path, error: OSError) -> SysmlError:
 def ready(resolved: Resolved) -> None:
     """Check what training needs before any of it starts: libraries and the models' files. Raises UsageError."""
     published = resolved.recipe.artifacts.dir
-    refused = verification.refusal(Path(published)) if published else None
+    try:
+        refused = verification.refusal(Path(published).expanduser()) if published else None
+    except RuntimeError as error:  # ~NAME of no user
+        raise UsageError(f"artifacts.dir: {error}", "write the folder out") from None
     if refused:
         raise UsageError(f"artifacts.dir cannot be written: {refused}", "name another folder, or move that one away")
     for name in (resolved.recipe.model.base_model, resolved.recipe.model.tokenizer):

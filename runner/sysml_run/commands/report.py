@@ -49,6 +49,12 @@ def _run(path: Path) -> RunDir:
     rundir = RunDir(path.absolute())
     if not rundir.recipe.is_file():
         raise UsageError(f"{path} is not a run directory", "name a folder such as runs/quickstart/20260101-120000-abcd")
+    try:
+        dict(read_json(rundir.recipe)["values"])["name"]
+        _evaluation(rundir)
+        summary.records(rundir)
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UsageError(f"{path} has a recipe.json, evaluation.json or record that cannot be read") from None
     return rundir
 
 

@@ -73,7 +73,10 @@ def roomy(recipe: Recipe, options: argparse.Namespace) -> None:
     if before or (options.only and "quantize" not in options.only):
         return
     started = options.resume is not None
-    for message, hint in exports.short(recipe, doctor.free(options.runs), machine.memory(), started=started):
+    target = recipe.artifacts.dir
+    beside = target is not None and doctor.same_disk(options.runs, Path(target).expanduser())
+    free = doctor.free(options.runs)
+    for message, hint in exports.short(recipe, free, machine.memory(), started=started, beside=beside):
         raise UsageError(message, hint)
 
 

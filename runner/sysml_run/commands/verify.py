@@ -64,7 +64,8 @@ def as_data(verdicts: list[Verdict]) -> str:
 
 def as_text(verdict: Verdict) -> str:
     """What is wrong, a line each, or one line that nothing is."""
-    files = f"{len(verdict.listed.entries):,} files listed"
+    count, run = len(verdict.listed.entries), verdict.listed.kind == "run"  # which has other files, left unlooked at
+    files = f"{count:,} listed files" if run else f"{count:,} files listed"
     if not verdict.problems:
         return f"{verdict.path}: {files}, {verdict.listed.bytes / 1e6:,.1f} MB, every byte as it was written\n"
     wrong = [f"  {printable(name)}: {problem}" for name, problem in verdict.problems.items()]

@@ -34,9 +34,15 @@ def card() -> dict[str, Any]:
     return found
 
 
-def load(**options: Any) -> tuple[Any, Any]:
-    """Model and tokenizer through transformers; `options` go to the model's from_pretrained."""
+def load(name: str = "", /, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer through transformers; `options` go to the model's from_pretrained.
+
+    Of several models `name` says which. Raises ValueError where it does not.
+    """
+    several = card().get("packages", [""])
+    if name not in several:
+        raise ValueError(f"name one of {', '.join(map(repr, several))}" if any(several) else "there is one model alone")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = path()
+    folder = path() / name
     return AutoModelForCausalLM.from_pretrained(folder, **options), AutoTokenizer.from_pretrained(folder)

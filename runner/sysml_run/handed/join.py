@@ -1,4 +1,4 @@
-"""Puts a package that came in pieces together again: `python join.py DIR` leaves it whole in DIR."""
+"""Puts a package that came in pieces together again: `python join.py DIR` leaves it whole in a new folder in DIR."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 LIST = "pieces.json"
-OURS = (LIST, "join.py", "manifest.json", "SHA256SUMS")  # of the pieces; those of the whole have other names here
+OURS = (LIST, "join.py", "manifest.json", "SHA256SUMS", "README.md")  # of the pieces; the whole's have other names
 
 
 def whole(source: Path, target: Path) -> Path:
@@ -67,4 +67,6 @@ def join(pieces: list[Path], target: Path, wanted: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python join.py DIR\nwrites the whole into a new folder in DIR and prints its name")
     sys.stdout.write(f"{whole(Path(__file__).parent, Path(sys.argv[1]))}\n")

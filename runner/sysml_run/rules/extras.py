@@ -65,12 +65,13 @@ def export_groups(recipe: Recipe) -> Findings:
             where, size = f"quantization.export.{at}.group_size", export.group_size
             fitting = [group for group in exports.GROUPS if not any(width % group for width in widths)]
             odd = [width for width in widths if width % size]
-            group = max((each for each in fitting if each <= size), default=max(fitting, default=exports.GROUPS[0]))
+            group = max((each for each in fitting if each <= size), default=max(fitting, default=0))
             if size not in exports.GROUPS:
-                yield Finding(where, "no kernel reads groups of this size", f"write {group}")
+                yield Finding(where, "no kernel reads groups of this size", f"write {group or exports.GROUPS[0]}")
             elif odd:
-                message = f"rows of {odd[0]} weights are not whole groups of {size}, which fast kernels want"
-                yield Finding(where, message, f"write {group}", "warning", or_at=f"quantization.export.{at}.method")
+                message = f"rows of {odd[0]} weights are not whole groups of {size}: torch's own kernel computes it"
+                hint = f"write {group}, which fast kernels read too" if group else None
+                yield Finding(where, message, hint, "warning", or_at=f"quantization.export.{at}.method")
 
 
 def export_weighed(recipe: Recipe) -> Findings:

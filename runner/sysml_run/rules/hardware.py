@@ -28,6 +28,8 @@ def flash_attention(recipe: Recipe) -> Findings:
         yield Finding(at, "flash attention needs a GPU", hint)
     elif recipe.hardware.precision == "fp32":
         yield Finding(at, "flash attention computes in 16 bits, and hardware.precision is fp32", hint)
+    elif recipe.model.dtype == "float32":
+        yield Finding(at, "flash attention computes in 16 bits, and model.dtype is float32", hint)
     elif not cards.ampere(recipe.hardware.type):
         yield Finding(
             at, f"flash attention needs an Ampere card or a newer one, and {recipe.hardware.type} is older", hint

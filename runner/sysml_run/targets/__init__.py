@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sysml_run import __version__, slices
+from sysml_run.errors import UsageError
 from sysml_run.machine import Machine
 from sysml_run.plan import Plan, files
 from sysml_run.recipe import HardwareGpu, HardwareTpu, Recipe
@@ -16,6 +17,7 @@ from sysml_run.recipe import HardwareGpu, HardwareTpu, Recipe
 from . import gcloud, kubernetes, skypilot, slurm
 from .base import VOLUME, Job
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # would end a comment of a job, and begin a command
 WILD = re.compile(r"[*?\[]")
 ELSEWHERE = ("hub:", "package:", "tiny:")
 
@@ -35,7 +37,7 @@ class Target:
 
     def machine(self, here: Machine) -> Machine:
         """The machine the commands are written for; one that is not shared has the Python of its PATH."""
-        return here if self.shared else replace(here, python="python", installed=(), virtual=0)
+        return here if self.shared else replace(here, python="python", installed=(), virtual=0, elsewhere=True)
 
 
 TARGETS: Mapping[str, Target] = {
@@ -72,8 +74,14 @@ def job(plan: Plan, shown: Mapping[str, Any], text: str, run: str, folder: Path)
 
 
 def inputs(recipe: Recipe) -> tuple[str, ...]:
-    """Files and folders of this machine that the recipe reads; of a pattern, the folder above its first wildcard."""
+    """Files and folders of this machine that the recipe reads; of a pattern, the folder above its first wildcard.
+
+    Raises UsageError for one that no line of a job can hold.
+    """
     paths = [*_models(recipe), *(dataset.path for dataset in recipe.datasets)]
+    for path in paths:
+        if CONTROL.search(path):
+            raise UsageError(f"a job cannot name {path!r}, which has a line break or the like", "rename it")
     return tuple(dict.fromkeys(_solid(path) for path in paths if path.startswith("/")))
 
 

@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     except Exception as error:
         values = read_json(rundir.recipe)["values"] if recipe else None
-        leave(rundir, stages, *failures.words(error, values))
+        several = "train" in stages and ranks.world() > 1
+        leave(rundir, stages, *failures.words(error, values, several=several))
         traceback.print_exc()
         return 1
     return 0

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sysml_run import copies, manifest
+from sysml_run import copies, counts, manifest
 from sysml_run.errors import StageError
-from sysml_run.modelref import ADAPTER, is_adapter
+from sysml_run.modelref import ADAPTER, HUB_ID, is_adapter
 from sysml_run.recipe import Lora, Recipe
 from sysml_run.rundir import RunDir, read_json, whole_folder
 
 from . import models, weights
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+OWN = ("rank_pattern", "alpha_pattern", "layers_to_transform")  # of PEFT too: what some layers have of their own
 SETTINGS = ("r", "lora_alpha", "use_rslora", "use_dora")  # of PEFT, which the recipe names too
 
 
@@ -24,6 +25,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     source = folder(recipe, name)
     held = read_json(source / ADAPTER) if (source / ADAPTER).is_file() else None
     agree(recipe.lora, held, name)
+    notes = [] if held is None else [*same_base(recipe, held, name), *same_layers(recipe, held, name)]
     tokenizer = models.load_tokenizer(recipe)
     with whole_folder(rundir.model) as made:
         for path in files(recipe, source, held is not None):
@@ -34,6 +36,8 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     found = {path.name: manifest.sha256(path) for path in sorted(rundir.model.iterdir()) if path.suffix == weights.SAFE}
     shown = Path(name).name if name.startswith("/") else name
     print(f"train: nothing; {shown} was trained elsewhere", flush=True)
+    for note in notes:
+        print(f"train: {note}", flush=True)
     return {
         "base": models.base_facts(recipe),
         "versions": manifest.versions(),
@@ -65,6 +69,44 @@ def agree(lora: Lora | None, held: dict[str, Any] | None, name: str) -> None:
     other = [f"{key} {held.get(key)}, not {asked[key]}" for key in SETTINGS if (held.get(key) or 0) != asked[key]]
     if other:
         raise StageError(f"{name} has {'; '.join(other)} as the recipe says", f"--set 'lora={_lora(held)}'")
+    own = [key for key in OWN if held.get(key)]
+    if own:
+        raise StageError(f"{name} has {', '.join(own)}, which no recipe can say", "merge it where it was made")
+
+
+def same_base(recipe: Recipe, held: dict[str, Any], name: str) -> list[str]:
+    """Refuse an adapter of another model of the hub; gives what is to be said where names cannot be compared."""
+    own, base = str(held.get("base_model_name_or_path") or ""), recipe.model.base_model
+    if own.lower() == base.lower():
+        return []
+    if on_hub(own) and on_hub(base):
+        hint = f"--set model.base_model={own}; or, where both are the same weights, write {base} into {ADAPTER}"
+        raise StageError(f"{name} is an adapter of {own}, not of {base}", hint)
+    return [f"the adapter is of {Path(own).name or 'a base it does not name'}: nobody compared that with the recipe's"]
+
+
+def on_hub(name: str) -> bool:
+    return HUB_ID.fullmatch(name) is not None and not name.endswith(".gguf")
+
+
+def same_layers(recipe: Recipe, held: dict[str, Any], name: str) -> list[str]:
+    """Refuse adapters in other layers than the recipe's; gives what is to be said where they cannot be compared."""
+    targets, found = held.get("target_modules"), counts.parameters(recipe)
+    asked = recipe.lora.target_modules if recipe.lora else ()
+    if targets == asked:
+        return []
+    if isinstance(asked, str):
+        if isinstance(targets, str) or found is None or counts.plain_only(recipe):
+            return [f"the adapter is in the layers {targets}: nobody compared that with {asked} of the recipe"]
+        asked = tuple(found.matched)
+    if isinstance(targets, str) or {each.split(".")[-1] for each in targets or ()} != {
+        each.split(".")[-1] for each in asked
+    }:
+        shown = targets if isinstance(targets, str) else ", ".join(sorted(targets or ()))
+        raise StageError(
+            f"{name} is in the layers {shown}, not {', '.join(sorted(asked))}", f"--set 'lora={_lora(held)}'"
+        )
+    return []
 
 
 def files(recipe: Recipe, source: Path, adapter: bool) -> list[Path]:
@@ -90,4 +132,6 @@ def fits(config: dict[str, Any], tokenizer: Any, name: str) -> None:
 def _lora(held: dict[str, Any]) -> str:
     """The section that describes an adapter, as --set takes it."""
     flags = (f"{key}: {str(bool(held.get(key))).lower()}" for key in SETTINGS[2:])
-    return f"{{r: {held.get('r')}, alpha: {held.get('lora_alpha')}, {', '.join(flags)}}}"
+    targets = held.get("target_modules")
+    layers = f", target_modules: [{', '.join(sorted(targets))}]" if isinstance(targets, list) and targets else ""
+    return f"{{r: {held.get('r')}, alpha: {held.get('lora_alpha')}, {', '.join(flags)}{layers}}}"

@@ -14,7 +14,7 @@ from sysml_run.errors import StageError
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, write_json, write_text
 
-from . import models
+from . import fused, models
 from .data import store
 from .train import require, rows, training_dtype
 
@@ -42,6 +42,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         "generated": len(chosen),
         "dtype": recipe.model.dtype,
         "quantized_base": recipe.quantization.load,
+        "attention": after["attention"],
     }
 
 
@@ -78,7 +79,7 @@ def trained(recipe: Recipe, rundir: RunDir) -> Any:
 def measure(
     name: str, model: Any, recipe: Recipe, tokenizer: Any, split: Any, chosen: Sequence[int], ends: Sequence[int]
 ) -> Side:
-    """`losses` of all rows, and `answers` by row number for the chosen ones."""
+    """`losses` of all rows, `answers` by row number for the chosen ones, and what computed `attention`."""
     import sys
 
     from tqdm import tqdm
@@ -94,7 +95,8 @@ def measure(
         new = recipe.evaluation.generate.max_new_tokens if recipe.evaluation.generate else 0
         with measuring.answering(recipe):
             texts = measuring.answers(model, tokenizer, ends, prompts, new, bar.update)
-    return {"losses": losses, "answers": dict(zip(chosen, texts, strict=True))}
+    attention = fused.facts(model)["attention"]
+    return {"losses": losses, "answers": dict(zip(chosen, texts, strict=True)), "attention": attention}
 
 
 def score(recipe: Recipe, side: Side, split: Any, chosen: Sequence[int]) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sysml_run import architecture, exports
 from sysml_run.errors import StageError
 from sysml_run.recipe import Gptq, Recipe
 from sysml_run.rundir import PARTIAL, read_json, write_json
@@ -33,6 +34,7 @@ def make(source: Path, folder: Path, export: Gptq, train: Any, recipe: Recipe) -
         path.unlink()
     for name in CONFIGS:
         tidy(folder / name)
+    name_kernel(folder / "config.json", export.group_size)
     return {"gptqmodel": version, "calibration": [row["id"] for row in picked]}
 
 
@@ -40,7 +42,8 @@ def calibration(train: Any, samples: int, seed: int) -> list[dict[str, Any]]:
     """Training rows drawn by the recipe's seed, as they were trained on. Raises StageError where all are too short."""
     long = [number for number, length in enumerate(train["length"]) if length >= SHORTEST]
     if not long:
-        raise StageError(f"no training row has {SHORTEST} tokens to calibrate on", "remove the gptq export")
+        hint = "remove this export from quantization.export"
+        raise StageError(f"no training row has {SHORTEST} tokens to calibrate on", hint)
     return [train[number] for number in sorted(random.Random(seed).sample(long, min(samples, len(long))))]
 
 
@@ -90,6 +93,14 @@ def aside() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def name_kernel(path: Path, group: int) -> None:
+    """Torch's own kernel for rows that are not whole groups; the quicker one that would be taken refuses them later."""
+    config = read_json(path)
+    if any(width % group for width in exports.widths(architecture.read(config, str(path)))):
+        config["quantization_config"]["backend"] = "torch"
+        write_json(path, config)
 
 
 def tidy(path: Path) -> None:

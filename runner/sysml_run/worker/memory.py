@@ -20,7 +20,7 @@ def told(rundir: RunDir, trainer: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if failures.known(f"{type(error).__name__}: {error}") is not failures.MEMORY:
+        if failures.known(f"{type(error).__name__}: {error}", several=False) is not failures.MEMORY:
             raise
         traceback.print_exc()
         rows, tokens = trainer.batch or (None, None)

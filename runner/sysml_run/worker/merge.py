@@ -12,7 +12,7 @@ from sysml_run.errors import StageError
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, read_json, whole_folder, write_json
 
-from . import models
+from . import fused, models
 from .batches import Collator
 from .data import store
 from .measure import arithmetic, mean_loss, row_losses
@@ -59,6 +59,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         del merged, model, base
         written = models.load_model(folder, recipe, "float32").eval()
         found = prove(recipe, logits(written, picked, pad), wanted) | {"adapter_effect": effect}
+        found["attention"] = fused.facts(written)["attention"]
         if found["max_logit_difference"] > max(effect / 2, NOISE):
             words = f"merged logits are {found['max_logit_difference']:.3g} from the adapter's, the base's {effect:.3g}"
             raise StageError(words, "merge in float32: --set model.dtype=float32")

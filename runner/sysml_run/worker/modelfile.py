@@ -37,13 +37,20 @@ def make(tokenizer: Any, gguf: str, length: int, ends: Sequence[str], system: st
     """The file's text; without TEMPLATE, where the chat template cannot be cut, Ollama goes by the GGUF's own."""
     lines = [f"FROM ./{gguf}"]
     found = turn(tokenizer)
-    if found is not None:
+    if dated(tokenizer):
+        lines.append("# No TEMPLATE: the chat template writes the day's date, which would stay that of the packing.")
+    elif found is not None:
         lines.append(f'TEMPLATE """{found.go}"""')
     if system is not None and '"""' not in system:
         lines.append(f'SYSTEM """{system}"""')
     lines += [f"PARAMETER num_ctx {length}", "PARAMETER temperature 0"]
     lines += [f'PARAMETER stop "{end}"' for end in ends if '"' not in end and "\n" not in end]
     return "\n".join(lines) + "\n"
+
+
+def dated(tokenizer: Any) -> bool:
+    """Whether the chat template writes the date of the day it is used on."""
+    return "strftime_now" in str(tokenizer.chat_template)
 
 
 def turn(tokenizer: Any) -> Turn | None:

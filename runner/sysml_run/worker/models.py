@@ -74,19 +74,28 @@ def load_base(recipe: Recipe, dtype: str, **more: Any) -> Any:
     return kbit.prepare(model) if recipe.quantization.load else model
 
 
-def load_model(folder: Path, recipe: Recipe, dtype: str, **more: Any) -> Any:
+def attention(recipe: Recipe, dtype: str, *, on_card: bool) -> str:
+    """The recipe's, except for flash attention where it cannot run: it is for cards, and for weights of 16 bits."""
+    named = recipe.model.attn_implementation
+    unfit = named == "flash_attention_2" and (dtype == "float32" or not on_card)
+    return "sdpa" if unfit else named
+
+
+def load_model(folder: Path, recipe: Recipe, dtype: str, *, training: bool = False, **more: Any) -> Any:
     """The weights in `folder` as a causal language model; StageError when a weight is missing from the files.
 
+    In training autocast gives flash attention its 16 bits, and the trainer moves the model to the card.
     transformers fills a missing weight with random numbers and only prints a table; a run must not start on those.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    attention = recipe.model.attn_implementation
+    on_card = torch.cuda.is_available() and more.get("device_map") is not None
+    named = recipe.model.attn_implementation if training else attention(recipe, dtype, on_card=on_card)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype),
-        attn_implementation=None if attention == "auto" else attention,
+        attn_implementation=None if named == "auto" else named,
         trust_remote_code=recipe.model.trust_remote_code,
         output_loading_info=True,
         **more,

@@ -11,7 +11,7 @@ from typing import Any
 
 from sysml_run import copies, exports, manifest, verification
 from sysml_run.errors import StageError
-from sysml_run.modelref import ADAPTER
+from sysml_run.modelref import ADAPTER, HUB_ID
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import PARTIAL, RunDir, read_json, whole_folder, write_json, write_text
 
@@ -98,7 +98,9 @@ def copy_adapter(recipe: Recipe, rundir: RunDir, found: Outcome, folder: Path) -
     for file in weights.read(rundir.model):
         copies.clone(file.path, folder / "adapter" / file.path.name)
     known = read_json(rundir.model / ADAPTER)
-    write_json(folder / "adapter" / ADAPTER, known | {"base_model_name_or_path": found.base_name})
+    own = str(known.get("base_model_name_or_path") or "")
+    base = own if recipe.model.trained and HUB_ID.fullmatch(own) else found.base_name  # its maker's word, if it has one
+    write_json(folder / "adapter" / ADAPTER, known | {"base_model_name_or_path": base})
 
 
 def copy_quantized(recipe: Recipe, rundir: RunDir, folder: Path, tokenizer: Any) -> None:

@@ -17,7 +17,8 @@ from sysml_run.rundir import RunDir, read_json, whole_folder, write_json
 from . import evaluate, gptq, package, proof, readers
 from .data import store
 from .data.chat import Chat
-from .gguf import convert, words
+from .gguf import convert, importance, words
+from .gguf.importance import Importance
 from .proof import Case, Reading
 from .readers import Reader
 from .train import rows
@@ -44,8 +45,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     split = rows(recipe, store.load(rundir))
     ends = store.end_ids(rundir, tokenizer)
     job = Job(recipe, rundir, source, tokenizer, ends, proof.case(recipe, split, evaluate.sample(recipe, len(split))))
-    with readers.plain(source, recipe, tokenizer, ends) as reader:
-        whole = proof.read(reader, job.case, recipe)
+    whole = unquantized(job)
     parameters = proof.parameters(source)
     whole.figures.update(proof.size(source, parameters))
     made, figures = {}, {}
@@ -55,6 +55,12 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         made[name], figures[name] = one(job, export, whole, parameters)
         keep(rundir, figures)
     return {"source": source.name, "copies": made}
+
+
+def unquantized(job: Job) -> Reading:
+    """What copies are compared with; its weights are gone when this is left, for the next model is as large."""
+    with readers.plain(job.source, job.recipe, job.tokenizer, job.ends) as reader:
+        return proof.read(reader, job.case, job.recipe)
 
 
 def one(job: Job, export: Gguf | Gptq, whole: Reading, parameters: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -82,9 +88,21 @@ def make_gguf(job: Job, export: Any, folder: Path) -> Made:
     recipe, config = job.recipe, read_json(job.source / "config.json")
     path = folder / f"{recipe.name}-{export.type}.gguf"
     told = words.read(job.tokenizer, config["vocab_size"], job.ends, template(recipe, job.tokenizer))
-    facts = convert.convert(job.source, path, export.type, told, about(job))
+    found, ids = weighed(job, export)
+    facts = convert.convert(job.source, path, export.type, told, about(job), found.means)
+    facts["notes"] += found.notes
     reader = readers.gguf(path, job.source, recipe, job.tokenizer, job.ends, job.case.context)
-    return {"file": path.name, "tokenizer": told.pre, **facts}, path, reader
+    return {"file": path.name, "tokenizer": told.pre, **facts, **ids}, path, reader
+
+
+def weighed(job: Job, export: Gguf) -> tuple[Importance, dict[str, Any]]:
+    """How much inputs count, and for the record the ids of the rows; nothing of both without calibration."""
+    if export.calibration is None:
+        return Importance({}, []), {}
+    picked = gptq.calibration(store.load(job.rundir).split("train"), export.calibration.samples, job.recipe.seed)
+    print(f"quantize: calibrating on {len(picked)} training rows", flush=True)
+    found = importance.collect(job.source, [row["input_ids"] for row in picked])
+    return found, {"calibration": [row["id"] for row in picked]}
 
 
 def make_gptq(job: Job, export: Any, folder: Path) -> Made:

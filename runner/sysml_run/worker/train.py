@@ -69,7 +69,7 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
     arguments = settings.arguments(recipe, str(rundir.checkpoints))  # ZeRO-3 shards a model that is loaded after this
     ranks.agree(manifest.versions())
     tokenizer, prepared = models.load_tokenizer(recipe), store.load(rundir)
-    model = models.load_base(recipe, training_dtype(recipe))
+    model = models.load_base(recipe, training_dtype(recipe), training=True)
     fused.apply(recipe, model)
     callbacks = [shown := progress.Progress(rundir, lambda: begin()), stopping := progress.Stopping()]
     if recipe.evaluation.early_stopping:

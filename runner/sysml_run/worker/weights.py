@@ -18,6 +18,7 @@ from sysml_run.rundir import read_json, write_json
 SAFE = ".safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+SETTINGS = "training_args.bin"  # no weights: transformers' Trainer leaves it beside them, and nothing here reads it
 UNITS = {"MB": 10**6, "GB": 10**9}
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors library refuses longer headers too
 
@@ -41,7 +42,7 @@ def limit(text: str) -> int:
 
 def read(folder: Path) -> list[Weights]:
     """The weight files in `folder`. Raises StageError when there are none, one is pickled, cut short or missing."""
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED and path.name != SETTINGS)
     if pickled:
         hint = "save the model again with transformers, which writes safetensors; loading a pickle can run any code"
         raise StageError(f"{folder} holds pickled files, which are not packed: {', '.join(pickled)}", hint)

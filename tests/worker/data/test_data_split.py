@@ -65,8 +65,9 @@ def test_equal_rows_stay_together_unless_a_quota_parts_them() -> None:
     assert len(apart) == 50
     strata = np.zeros(10, np.int64)
     assert Counter(sides(split(0.5, by="s"), 1, pairs(["same"] * 10), strata)) == {"train": 5, "validation": 5}
-    with pytest.raises(DataError, match=r"10 rows grouped by masked_text, 1 of them different, validation 0.5"):
+    with pytest.raises(DataError, match=r"10 rows, in 1 group by masked_text, validation 0.5") as caught:
         assign(split(0.5, group="masked_text"), 1, pairs(["same"] * 10), None)
+    assert caught.value.hint == "every row asks the same; group by another field or leave group_by out"
 
 
 @pytest.mark.parametrize("by", [None, "severity"])

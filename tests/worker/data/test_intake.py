@@ -118,6 +118,13 @@ def test_rows_that_no_tokens_are_made_of(make_recipe: Make, rundir: RunDir, tmp_
         run(make_recipe(datasets=data, prompt={"sequence_len": 512, "template": template}), rundir)
 
 
+def test_a_dataset_that_repeats_another_with_one_bad_row(make_recipe: Make, rundir: RunDir, tmp_path: Path) -> None:
+    again = [*pairs(9), {"prompt": "a", "completion": None}]
+    data = [lines(tmp_path / "a.jsonl", pairs(90)), lines(tmp_path / "b.jsonl", again)]
+    report = run(make_recipe(datasets=data, split={"dedupe": "exact", "validation": 0.1}), rundir)
+    assert report["datasets"][1]["dropped"] == {"null_field": 1, "duplicate": 9}
+
+
 def test_most_rows_of_a_dataset_lost_is_a_warning(make_recipe: Make, rundir: RunDir, tmp_path: Path) -> None:
     mixed = [*pairs(8, "Who"), *({"prompt": "a", "completion": None} for _ in range(12))]
     data = [lines(tmp_path / "a.jsonl", pairs(90)), lines(tmp_path / "b.jsonl", mixed)]

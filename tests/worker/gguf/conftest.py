@@ -56,7 +56,9 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, byte_level: Path) -> Ma
     return make
 
 
-def convert(folder: Path, kind: str, template: str | None = None, ends: tuple[int, ...] = ()) -> tuple[Path, Any]:
+def convert(
+    folder: Path, kind: str, template: str | None = None, ends: tuple[int, ...] = (), means: Any = None
+) -> tuple[Path, Any]:
     """The file, in the folder itself, and what was said of it."""
     from transformers import AutoTokenizer
 
@@ -67,7 +69,7 @@ def convert(folder: Path, kind: str, template: str | None = None, ends: tuple[in
     tokenizer = AutoTokenizer.from_pretrained(folder)
     told = words.read(tokenizer, read_json(folder / "config.json")["vocab_size"], ends, template)
     path = folder / f"{kind}.gguf"
-    return path, converting.convert(folder, path, kind, told, {"name": "test"})
+    return path, converting.convert(folder, path, kind, told, {"name": "test"}, means)
 
 
 @contextmanager

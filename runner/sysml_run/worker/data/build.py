@@ -113,9 +113,10 @@ def tally(found: Found, reason: str, gone: NDArray[np.int32], but: NDArray[np.in
 
 
 def check_each(found: Found, encoded: Encoded) -> None:
-    """DataError naming a dataset of which no row is left, unless the recipe left all of them out."""
+    """DataError naming a dataset of which no row is left, unless the recipe left out most of them."""
     for each in found.datasets:
-        if not each["kept"] and not set(each["dropped"]) <= {*CHOSEN}:
+        chosen = sum(each["dropped"].get(reason, 0) for reason in CHOSEN)
+        if not each["kept"] and sum(each["dropped"].values()) - chosen > chosen:
             refusal = encoded.first("refusal")
             first = f"; the first refused: {refusal}" if refusal else ""
             late = f" ({reasons(encoded.total('dropped'))} in all)" if LATE in each["dropped"] else ""

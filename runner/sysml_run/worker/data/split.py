@@ -30,6 +30,7 @@ from .masking import priority
 
 SIDES = ("train", "validation", "test")
 HELD = (2, 1)  # test takes its rows before validation does
+ONE_GROUP = "every row asks the same; group by another field or leave group_by out"
 Sides = NDArray[np.int8]
 
 
@@ -75,7 +76,8 @@ def divide(split: Split, seed: int, keys: NDArray[np.uint64], strata: NDArray[An
             fill(side, taken, Contents(groups, codes), quotas(shares[side], totals))
         if shares[side] and side not in taken:
             message = f"split.{SIDES[side]} would be empty: {hint(split, keys)}"
-            raise DataError(message, "hold out more, or group less")
+            alone = split.group_by and len(groups.place) == 1
+            raise DataError(message, ONE_GROUP if alone else "hold out more, or group less")
     return taken[groups.of]
 
 
@@ -148,6 +150,10 @@ def change(found: list[tuple[int, int]], need: Counter[int]) -> int:
 
 
 def hint(split: Split, keys: NDArray[np.uint64]) -> str:
-    by = f" grouped by {split.group_by}" if split.group_by else ""
-    groups = len(np.unique(keys, axis=0))
-    return f"{len(keys)} rows{by}, {groups} of them different, validation {split.validation:g}, test {split.test:g}"
+    number = len(np.unique(keys, axis=0))
+    groups = (
+        f"in {number} group{'s'[: number != 1]} by {split.group_by}"
+        if split.group_by
+        else f"{number} of them different"
+    )
+    return f"{len(keys)} rows, {groups}, validation {split.validation:g}, test {split.test:g}"

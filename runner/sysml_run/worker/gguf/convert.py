@@ -20,6 +20,7 @@ FILE_TYPE = {  # gguf.LlamaFileType
     "F32": "ALL_F32",
     **{kind: f"MOSTLY_{kind}" for kind in ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")},
 }
+WEIGHED = ("Q5_0", "Q5_1")  # of the others, those in which llama.cpp heeds an importance matrix
 NATIVE = ("Q4_K", "Q5_K", "Q6_K")  # types that the gguf package only reads; libgguf computes them as llama.cpp does
 
 
@@ -51,10 +52,17 @@ class Source:
         return turned(whole, part.heads) if part.heads else whole
 
 
-def convert(folder: Path, target: Path, kind: str, told: Words, about: Mapping[str, str]) -> dict[str, Any]:
+def convert(
+    folder: Path,
+    target: Path,
+    kind: str,
+    told: Words,
+    about: Mapping[str, str],
+    means: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write `target`; gives the number of tensors of each type. Raises StageError for what cannot be converted.
 
-    `about` are texts for the header: `name`, `license`, …
+    `about` are texts for the header: `name`, `license`, …; `means` are those of `importance.collect`.
     """
     import gguf
 
@@ -72,11 +80,13 @@ def convert(folder: Path, target: Path, kind: str, told: Words, about: Mapping[s
     words.write(writer, told)
     model = layout.model(config, [part.name for part in parts])
     chosen = {part.name: types.tensor_type(kind, part.name, source.shape(part), model) for part in parts}
-    put(writer, source, parts, chosen, layout.rope_factors(config))
+    put(writer, source, parts, chosen, layout.rope_factors(config), means or {})
     return {"tensors": dict(Counter(chosen.values())), "notes": list(notes(kind, parts, chosen, source, model, config))}
 
 
-def put(writer: Any, source: Source, parts: list[Part], chosen: Mapping[str, str], factors: Any) -> None:
+def put(
+    writer: Any, source: Source, parts: list[Part], chosen: Mapping[str, str], factors: Any, means: Mapping[str, Any]
+) -> None:
     """Names, shapes and types of all tensors, then one tensor after the other."""
     import gguf
     import numpy as np
@@ -95,23 +105,31 @@ def put(writer: Any, source: Source, parts: list[Part], chosen: Mapping[str, str
         if turning is not None:
             writer.write_tensor_data(turning)
         for part in parts:
-            writer.write_tensor_data(encoded(source.values(part), chosen[part.name]))
+            writer.write_tensor_data(encoded(source.values(part), chosen[part.name], means.get(part.name)))
     finally:
         writer.close()
 
 
-def encoded(values: Any, kind: str) -> Any:
-    """The numbers as the file holds them; rows stay whole."""
+def encoded(values: Any, kind: str, means: Any = None) -> Any:
+    """The numbers as the file holds them; rows stay whole.
+
+    `means` (columns), or (experts, columns) for stacked matrices, say which numbers of a row are to be kept best.
+    """
     import gguf
     import numpy as np
 
-    if kind not in NATIVE:
+    if kind not in NATIVE and (means is None or kind not in WEIGHED):
         return gguf.quants.quantize(values, gguf.GGMLQuantizationType[kind])
     import libgguf
 
     rows = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, values.shape[-1])
-    made = libgguf.quantize_rows(rows, libgguf.GGMLQuantizationType[kind])
-    return np.asarray(made, dtype=np.uint8).reshape(*values.shape[:-1], -1)
+    many = [None] if means is None else means.reshape(-1, values.shape[-1])
+    stacked = np.split(rows, len(many))
+    made = [
+        libgguf.quantize_rows(each, libgguf.GGMLQuantizationType[kind], mean)
+        for each, mean in zip(stacked, many, strict=True)
+    ]
+    return np.concatenate(made).reshape(*values.shape[:-1], -1)
 
 
 def turned(values: Any, heads: int) -> Any:

@@ -38,6 +38,7 @@ def ready() -> None:
     if ranks.world() > 1:  # hosts of one slice: they compute through XLA, and agree on the rest through gloo
         import torch
 
+        os.environ.setdefault("MASTER_PORT", "29500")
         torch.distributed.init_process_group("gloo")
 
 

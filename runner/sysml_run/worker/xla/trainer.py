@@ -90,6 +90,7 @@ class Trainer(plain.Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """As the plain trainer's, with nothing read back in a step."""
+        self.batch = tuple(inputs["input_ids"].shape)
         self.compilations.saw(inputs)
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
