@@ -113,6 +113,7 @@ def freeze_one(run: RunDir, over: threading.Event) -> None:
     frozen.send_signal(signal.SIGSTOP)
     while not (run.error.exists() or over.wait(0.05)):
         continue
+    over.wait(6)  # the launcher looks every few seconds, and is to find the one that said it first
     frozen.kill()
 
 
