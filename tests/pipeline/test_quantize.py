@@ -51,8 +51,9 @@ def whole(merged: Path, sysml_run: Run) -> tuple[Path, str]:
     return merged, done.stdout
 
 
-def test_every_copy_is_measured(whole: tuple[Path, str]) -> None:
+def test_every_copy_is_measured(whole: tuple[Path, str], project: Path) -> None:
     folder, printed = whole
+    assert not (project / "logs").exists()  # GPTQModel would leave its own there
     copies = read(folder / "evaluation.json")["quantized"]
     assert list(copies) == ["gguf-Q4_K_M", "gptq-4bit-g32"]
     for name, figures in copies.items():

@@ -51,7 +51,9 @@ def load(source: Path, export: Gptq, recipe: Recipe, spare: str) -> tuple[Any, s
     """The unquantized model in GPTQModel's hands, and its version; `spare` is a folder for what it puts aside."""
     shown()
     from gptqmodel import GPTQModel, QuantizeConfig, __version__
+    from gptqmodel.looper import loop_processor
 
+    loop_processor._PROJECT_LOG_DIR = Path(spare) / "logs"  # else a folder of that name where the command was typed
     config = QuantizeConfig(
         bits=export.bits,
         group_size=export.group_size,
