@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import llamafactory_data, machines, optimizing, pacing, targets
+from . import llamafactory_data, machines, pacing, targets, transformers_keys
 from .ledger import Ledger
 from .paths import Folders
 from .templates import chat_template
@@ -106,14 +106,7 @@ def _quantization(ledger: Ledger) -> None:
 
 
 def _training(ledger: Ledger) -> None:
-    optimizing.optimizer(ledger, "optim", "adamw_torch")
-    optimizing.numbers(ledger)
-    ledger.make("optimizer.learning_rate", 5e-5, DEFAULT)
-    ledger.make("optimizer.weight_decay", 0.0, DEFAULT)
-    optimizing.scheduler(ledger, "lr_scheduler_type", "linear")
-    optimizing.warmup(ledger, ignored=ledger.get("lr_scheduler_type") == "constant")
-    pacing.length(ledger, "num_train_epochs", 3)
-    ledger.make("training.micro_batch_size", 8, DEFAULT)
+    transformers_keys.training(ledger, "adamw_torch", 5e-5, DEFAULT)
     off = truth(ledger.get("disable_gradient_checkpointing"))
     if off is not None:
         ledger.carry("training.gradient_checkpointing", not off, "disable_gradient_checkpointing")

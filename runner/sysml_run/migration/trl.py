@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import machines, optimizing, pacing, preference, splits, targets
+from . import machines, pacing, preference, splits, targets, transformers_keys
 from .ledger import Ledger
 from .paths import Folders
 from .values import truth
@@ -159,14 +159,7 @@ def _adapter(ledger: Ledger) -> None:
 
 
 def _training(ledger: Ledger) -> None:
-    optimizing.optimizer(ledger, "optim", "adamw_torch_fused")
-    optimizing.numbers(ledger)
-    ledger.make("optimizer.learning_rate", 2e-5, DEFAULT)
-    ledger.make("optimizer.weight_decay", 0.0, DEFAULT)
-    optimizing.scheduler(ledger, "lr_scheduler_type", "linear")
-    optimizing.warmup(ledger, ignored=ledger.get("lr_scheduler_type") == "constant")
-    pacing.length(ledger, "num_train_epochs", 3)
-    ledger.make("training.micro_batch_size", 8, DEFAULT)
+    transformers_keys.training(ledger, "adamw_torch_fused", 2e-5, DEFAULT)
     checkpointing = [
         name for name in ("gradient_checkpointing", "activation_checkpointing") if ledger.get(name) is not None
     ]
