@@ -164,6 +164,8 @@ def test_rows_tokenizer_and_code_are_in_the_key(make: Make, tmp_path: Path, monk
     before = prepared.code_digest()
     package = tmp_path / "package"
     shutil.copytree(prepared.PACKAGE / "worker/data", package / "worker/data")
+    for name in ("worker/models.py", "redaction.py"):
+        shutil.copy(prepared.PACKAGE / name, package / name)
     monkeypatch.setattr(prepared, "PACKAGE", package)
     assert prepared.code_digest() == before
     (package / "worker/data/__pycache__").mkdir(exist_ok=True)
@@ -217,3 +219,11 @@ def test_the_digest_of_the_data_is_of_names_and_contents(make: Make, tmp_path: P
     changed = prepared.sources(make(datasets=[{"path": "other/rows.jsonl", "type": "messages"}]))
     assert changed is not None
     assert prepared.digest(changed) != before
+
+
+def test_rows_of_another_tokenizer_library_are_not_found(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seal(make(), {"train": 5})
+    found = prepared.version
+    monkeypatch.setattr(prepared, "version", lambda name: "0.0" if name == "tokenizers" else found(name))
+    assert prepared.rows(make()) is None
+    assert found("no-such-library") is None

@@ -17,6 +17,7 @@ from .recipe import Dataset, Recipe
 from .resources import PACKAGE
 from .rundir import read_json
 
+LIBRARIES = ("transformers", "tokenizers", "jinja2")  # that turn rows into token ids
 POINTER = "prepared.json"
 REPORT = "report.json"
 VIEW = "view.json"  # in a run that `data` asks for: what is to be shown
@@ -105,6 +106,7 @@ def key(recipe: Recipe, files: Sequence[Sequence[Source]], tokenizer: Path) -> s
         "tokenizer": modelfiles.digest(tokenizer),
         "seed": recipe.seed,
         "code": code_digest(),
+        "libraries": {name: version(name) for name in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()
 
@@ -117,9 +119,19 @@ def _described(dataset: Dataset, files: Sequence[Source]) -> dict[str, Any]:
 
 def code_digest() -> str:
     """Of the source and the templates that make rows: what other code made is not found again."""
-    found = (PACKAGE / "worker" / "data").rglob("*")
+    found = [*(PACKAGE / "worker" / "data").rglob("*"), PACKAGE / "worker" / "models.py", PACKAGE / "redaction.py"]
     files = sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts)
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def version(name: str) -> str | None:
+    """Of an installed library; None where it is not."""
+    from importlib import metadata  # takes longer to import than a recipe to check
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def intact(folder: Path) -> Prepared | None:
