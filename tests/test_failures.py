@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from sysml_run import document, failures, overrides
 from sysml_run.resolve import resolve
@@ -146,14 +147,15 @@ def run(folder: Path, log: str) -> RunDir:
     return rundir
 
 
-CAUSE = """\
-Root Cause (first observed failure):
-[0]:
-  host      : here
-  rank      : 3 (local_rank: 3)
-  exitcode  : -6 (pid: 9560)  (SIGABRT)
-  traceback : Signal 6 (SIGABRT) received by PID 9560
-"""
+def reported(*exits: int) -> str:
+    """What torch's launcher prints of processes that ended so, the first of them being the root cause."""
+    ended = {rank: ProcessFailure(rank, 9560 + rank, exitcode, "") for rank, exitcode in enumerate(exits) if exitcode}
+    for rank, each in ended.items():
+        each.timestamp = rank  # its clock counts seconds: of what ends within one, the first rank is the cause
+    return f"{ChildFailedError('sysml_run.worker', ended)}\n"
+
+
+CAUSE = reported(0, 0, 0, -6)
 
 
 def test_a_process_that_ended_itself(tmp_path: Path) -> None:
@@ -190,6 +192,15 @@ def test_what_a_worker_left_is_before_the_launchers_cause(tmp_path: Path) -> Non
     assert failures.failure("train", 1, rundir).message == "train failed: no rows"
     write_json(rundir.error, {"message": failures.FOLLOWING[-1], "hint": ""})
     assert failures.failure("train", 1, rundir).message == "process 3 of train was ended by SIGABRT"
+
+
+def test_the_cause_is_who_was_killed_though_another_that_fell_over_it_is_named_first(tmp_path: Path) -> None:
+    rundir = run(tmp_path, reported(1, 1, -9))
+    write_json(rundir.error, {"message": failures.FOLLOWING[-1], "hint": ""})
+    found = failures.failure("train", 1, rundir)
+    assert found.message == "process 2 of train was killed, most likely for lack of memory"
+    assert failures.killed(1, reported(1, 1)) is None
+    assert failures.killed(1, reported(-9, -6)) == ("process 0 of ", "SIGKILL")
 
 
 def test_a_killed_training_says_what_takes_less(tmp_path: Path) -> None:

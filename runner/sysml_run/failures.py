@@ -85,6 +85,9 @@ FAILURES = (  # the first that matches
     ),
 )
 
+# One process in the report of torch's launcher that a signal ended.
+REPORTED = re.compile(r"rank\s*: (\d+)[^\[]*Signal \d+ \((SIG\w+)\) received")
+
 # What a process says that another one left behind, whose end is the cause.
 FOLLOWING = tuple(row.message for row in FAILURES if row.name in ("network", "lost"))
 
@@ -182,7 +185,8 @@ def several(stage: str, rundir: RunDir) -> bool:
 def killed(code: int, said: str) -> tuple[str, str] | None:
     """Which process a signal ended, and the signal's name; None where none did. `said` is the end of the log.
 
-    Of several processes the others then fail too, for want of the first; torch's launcher names the root cause last.
+    Of several processes the others then fail too, for want of the first. torch's launcher names the root cause last,
+    and takes one at random for it where it sees two at the same look.
     """
     if code < 0 or code == 128 + signal.SIGKILL:
         number = code - 128 if code > 0 else -code
@@ -190,9 +194,10 @@ def killed(code: int, said: str) -> tuple[str, str] | None:
     behind = re.search(r"died with <Signals\.(SIG\w+)", "\n".join(said.splitlines()[-1:]))
     if behind:
         return "", behind[1]
-    _, _, cause = "\n".join(said.splitlines()[-40:]).rpartition("Root Cause")
-    named, rank = re.search(r"Signal \d+ \((SIG\w+)\) received", cause), re.search(r"rank\s*: (\d+)", cause)
-    return (f"process {rank[1]} of " if rank else "", named[1]) if named else None
+    _, _, report = said.rpartition("Failures:")
+    others, _, cause = report.partition("Root Cause")
+    found = REPORTED.search(cause) or REPORTED.search(others)
+    return (f"process {found[1]} of ", found[2]) if found else None
 
 
 def _ended(stage: str, which: str, name: str, row: Failure | None, rundir: RunDir) -> tuple[str, str | None]:
