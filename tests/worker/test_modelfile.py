@@ -77,6 +77,13 @@ def test_the_day_of_packing_is_not_kept_for_ever(tokenizer: Any) -> None:
     assert text.splitlines()[1].startswith("# No TEMPLATE: the chat template writes the day's date")
 
 
+def test_what_the_file_cannot_hold_is_said_in_it(tokenizer: Any) -> None:
+    lines = modelfile.make(tokenizer, "x.gguf", 512, ["</s>", 'say "end"'], 'Write """ twice.').splitlines()
+    assert any(line.startswith("# No SYSTEM: ") for line in lines)
+    assert any(line.startswith("# No PARAMETER stop ") for line in lines)
+    assert [line for line in lines if line.startswith(("SYSTEM", "PARAMETER stop"))] == ['PARAMETER stop "</s>"']
+
+
 def test_a_template_without_a_system_turn_has_none(tokenizer: Any) -> None:
     tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
@@ -86,7 +93,7 @@ def test_a_template_without_a_system_turn_has_none(tokenizer: Any) -> None:
 
 
 def test_the_whole_file(tokenizer: Any) -> None:
-    text = modelfile.make(tokenizer, "m-Q8_0.gguf", 512, ["<|im_end|>", 'odd"'], "You are brief.")
+    text = modelfile.make(tokenizer, "m-Q8_0.gguf", 512, ["<|im_end|>"], "You are brief.")
     assert text == (
         "FROM ./m-Q8_0.gguf\n"
         'TEMPLATE """{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n<|im_start|>user\n'

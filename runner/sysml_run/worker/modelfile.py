@@ -41,10 +41,15 @@ def make(tokenizer: Any, gguf: str, length: int, ends: Sequence[str], system: st
         lines.append("# No TEMPLATE: the chat template writes the day's date, which would stay that of the packing.")
     elif found is not None:
         lines.append(f'TEMPLATE """{found.go}"""')
-    if system is not None and '"""' not in system:
+    if system is not None and '"""' in system:
+        lines.append('# No SYSTEM: the words have """, which this file cannot hold; send them with each request.')
+    elif system is not None:
         lines.append(f'SYSTEM """{system}"""')
     lines += [f"PARAMETER num_ctx {length}", "PARAMETER temperature 0"]
-    lines += [f'PARAMETER stop "{end}"' for end in ends if '"' not in end and "\n" not in end]
+    plain = [end for end in ends if '"' not in end and "\n" not in end]
+    lines += [f'PARAMETER stop "{end}"' for end in plain]
+    if len(plain) < len(ends):
+        lines.append('# No PARAMETER stop for ends of answers with " or a line break, which this file cannot hold.')
     return "\n".join(lines) + "\n"
 
 

@@ -191,6 +191,9 @@ def gptq(folder: Path, recipe: Recipe, tokenizer: Any, ends: Sequence[int]) -> I
             folder, dtype=getattr(torch, recipe.model.dtype), device_map=where, output_loading_info=True
         )
         gguf_files.refuse_missing(info, folder)
+        for module in model.modules():
+            if hasattr(module, "enable_weight_cache"):  # torch's kernel unpacks its numbers for each token otherwise
+                module.enable_weight_cache()
         return model
 
     with aside():
