@@ -4,14 +4,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 EXPORTS := .venv/.exports
+BESIDE := metrics,tensorboard,mlflow,wandb
+# trackio asks for an older pillow than the rest has, and nothing here gives it a picture.
+TRACKIO_NEEDS := gradio-client brotli orjson python-multipart
 
 .PHONY: quickstart test test-tpu lint format types clean
 
 quickstart: $(READY) examples/data/findings.tar.gz
 	$(BIN)/sysml-run recipes/quickstart.yaml
 
+# Two at a time; the threads of one that waits leave the cores to the other.
 test: $(EXPORTS)
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-tpu:
 	tools/test_tpu.sh
@@ -42,7 +46,8 @@ $(READY): pyproject.toml constraints.txt
 # What quantized copies are made and read with; llama.cpp is compiled, which takes two minutes.
 $(EXPORTS): $(READY)
 	CMAKE_ARGS=-DLLAVA_BUILD=OFF $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
-		torch==2.13.0 -e '.[train,gptq,llama-cpp]'
+		torch==2.13.0 -e '.[train,gptq,llama-cpp,$(BESIDE)]' $(TRACKIO_NEEDS)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps trackio==0.43.0
 	touch $(EXPORTS)
 
 clean:

@@ -177,7 +177,8 @@ def test_the_copy_in_fp32(stage: int, copy: int) -> None:
     one = f"hardware={{accelerator: cpu, precision: fp32, zero_stage: {stage}"
     assert state("lora=null", one + "}")["optimizer"] == (copy + 8) * TINY
     if stage == 3:
-        assert state("lora=null", one + ", offload: {optimizer: cpu}}")["host"] == 12 * TINY
+        offloaded = state("lora=null", one + ", offload: {optimizer: cpu}}")  # which is there already
+        assert (offloaded["optimizer"], offloaded["host"]) == (12 * TINY, 0)
 
 
 def test_shares_are_rounded_up() -> None:
@@ -190,12 +191,28 @@ def test_shares_are_rounded_up() -> None:
 
 
 def test_offloaded_state_is_the_hosts() -> None:
+    """Gradients go with it: in fp32 for the step, and as they come where they are added up."""
     here = state("lora=null", GPU % ("bf16", 3))
     offload = "hardware.offload={optimizer: cpu, parameters: none}"
     found = state("lora=null", GPU % ("bf16", 3), offload)
-    assert found == here | {"optimizer": 0, "host": here["optimizer"]}
+    each = -(-TINY // 8)
+    assert found == here | {"gradients": 0, "optimizer": 0, "host": here["optimizer"] + 4 * each + here["gradients"]}
     offload = "hardware.offload={optimizer: cpu, parameters: nvme}"
     assert state("lora=null", GPU % ("bf16", 3), offload) == found | {"weights": 0}
+    offload = "hardware.offload={optimizer: nvme, parameters: cpu}"
+    host = here["weights"] + here["gradients"]
+    assert state("lora=null", GPU % ("bf16", 3), offload) == found | {"weights": 0, "host": host}
+
+
+@pytest.mark.parametrize(("stage", "steps", "on_card", "added_up"), [(1, 2, 2 * TINY, 0), (2, 1, 0, 0), (2, 2, 0, 1)])
+def test_gradients_of_an_offloaded_optimizer(stage: int, steps: int, on_card: int, added_up: int) -> None:
+    """ZeRO-1 keeps them on the card; ZeRO-2 has a buffer there for the largest, that of the embeddings."""
+    here = state("lora=null", GPU % ("bf16", stage))
+    accumulated = f"training.gradient_accumulation_steps={steps}"
+    offload = "hardware.offload={optimizer: cpu, parameters: none}"
+    found = state("lora=null", GPU % ("bf16", stage), offload, accumulated)
+    assert found["gradients"] == (on_card or 2 * 1024 * 64)
+    assert found["host"] == here["optimizer"] + 4 * -(-TINY // 8) + added_up * here["gradients"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,17 @@ def test_the_diff_is_the_one_that_is_printed(checkout: Path) -> None:
     assert all(line in printed for line in shown.splitlines())
 
 
+def test_the_fit_is_the_one_that_is_printed(checkout: Path) -> None:
+    command, shown = re.findall(r"```sh\nsysml-run (plan [^\n]+ --fit)\n```\n\n```text\n(.*?)```", README, re.DOTALL)[0]
+    argv = [sys.executable, "-m", "sysml_run.cli", *command.split()]
+    env = {**os.environ, "HF_HUB_CACHE": str(checkout)}
+    done = subprocess.run(argv, cwd=checkout, env=env, capture_output=True, text=True, check=True)
+    printed = done.stdout[-len(shown) :]
+    size = re.compile(r"\d+\.\d")
+    assert size.sub("", printed) == size.sub("", shown)
+    assert [*map(float, size.findall(printed))] == pytest.approx([*map(float, size.findall(shown))], rel=0.1)
+
+
 @pytest.mark.parametrize("snippet", HOOKS)
 def test_pre_commit_takes_the_configuration(snippet: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(snippet)

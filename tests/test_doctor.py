@@ -41,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder with a recipe and its rows; no token, no models, no accelerator."""
     for name in [name for name in os.environ if name.startswith("HF_")]:
         monkeypatch.delenv(name)
-    for name in ("HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_OFFLINE"):
+    for name in (*caches.TOKENS, "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -384,6 +384,8 @@ def test_every_pin_is_understood() -> None:
         ("optimizer.name=lion", "tpu:v3-8", ["torch_xla", "lion_pytorch"]),
         ("hardware={accelerator: cpu, zero_stage: 2}", None, ["deepspeed"]),
         ("hardware={accelerator: cpu, devices: 2}", None, ["deepspeed"]),
+        ("tracking=[tensorboard, mlflow]", None, ["tensorboard", "mlflow"]),
+        ("evaluation.metrics=[rouge_l, json_valid, schema_valid]", None, ["rouge_score", "jsonschema"]),
     ],
 )
 def test_a_recipe_needs(change: str, hardware: str | None, more: list[str]) -> None:
@@ -393,7 +395,9 @@ def test_a_recipe_needs(change: str, hardware: str | None, more: list[str]) -> N
 def test_how_to_get_a_library() -> None:
     assert needs.Library("torch", None, "").install == "pip install 'sysml-run[train]'"
     assert needs.Library("deepspeed", None, "").install.startswith("pip install deepspeed==")
-    assert needs.Library("wandb", None, "").install == "pip install wandb"
+    assert needs.Library("wandb", None, "").install == "pip install 'sysml-run[wandb]'"
+    assert needs.Library("other", None, "").install == "pip install other"
+    assert needs.look("mlflow").version == importlib.metadata.version("mlflow-skinny")
     assert needs.look("no-such-library") == needs.Library("no-such-library", None, "")
 
 
@@ -451,10 +455,26 @@ def test_where_a_token_comes_from(project: Path, monkeypatch: pytest.MonkeyPatch
     assert caches.token_source() is None
     monkeypatch.setenv("HF_TOKEN_PATH", str(home / "token"))
     assert caches.token_source() == str(home / "token")
-    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "hf_secret")
-    assert caches.token_source() == "HUGGING_FACE_HUB_TOKEN"
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert named(doctor.checks(None))["token"].found == "from HF_TOKEN"
+    for name in ("HUGGINGFACE_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN"):
+        monkeypatch.setenv(name, "hf_secret")
+        assert named(doctor.checks(None))["token"].found == f"from {name}"
+
+
+@pytest.mark.parametrize("other", ["HUGGINGFACE_TOKEN", "HUGGINGFACE_HUB_TOKEN"])
+def test_a_token_under_another_name_is_handed_to_the_hubs_library(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    caches.hand_token()
+    assert os.environ["HF_TOKEN"] == ""
+    monkeypatch.setenv(other, "hf_other")
+    with monkeypatch.context() as changed:
+        changed.setenv("HUGGING_FACE_HUB_TOKEN", "hf_known")  # which the library looks at itself
+        caches.hand_token()
+        assert os.environ["HF_TOKEN"] == ""
+    caches.hand_token()
+    assert os.environ["HF_TOKEN"] == "hf_other"
+    monkeypatch.setenv("HF_TOKEN", "hf_own")
+    caches.hand_token()
+    assert os.environ["HF_TOKEN"] == "hf_own"
 
 
 # what a recipe names
@@ -539,6 +559,8 @@ def test_all_models_of_a_recipe() -> None:
         ("model.tokenizer", HUB),
         ("distillation.teacher", "owner/large"),
     ]
+    elsewhere = recipe("model.trained=owner/tuned")
+    assert [each.pointer for each in inventory.models(elsewhere)] == ["model.base_model", "model.trained"]
     assert [each.name for each in inventory.on_hub(made)] == [HUB, "owner/large"]
 
 

@@ -145,14 +145,17 @@ def test_a_killed_stage(rundir: RunDir, stage) -> None:
 @pytest.mark.parametrize(
     ("cause", "words"),
     [
-        ("traceback : Signal 9 (SIGKILL) received by PID 7", "one was killed, most likely for lack of memory"),
+        (
+            "traceback : Signal 9 (SIGKILL) received by PID 7",
+            "process 1 of one was killed, most likely for lack of memory",
+        ),
         ("traceback : To enable traceback see …", "one failed: ConnectionError: the other one has gone"),
     ],
 )
 def test_one_of_several_processes_was_killed(cause: str, words: str, rundir: RunDir, stage) -> None:
     """The others fail for want of it, and torch's launcher names what came first under the last heading."""
     left = '{"message": "ConnectionError: the other one has gone", "hint": null}'
-    said = f"[1]: exitcode : -9 (SIGKILL)\n\nRoot Cause (first observed failure):\n[0]:\n  {cause}"
+    said = f"Failures:\n  <NO_OTHER_FAILURES>\nRoot Cause (first observed failure):\n[0]:\n  rank : 1 (0)\n  {cause}"
     code = f"open(RUN + '/error.json', 'w').write({left!r}); sys.stderr.write({said!r}); sys.exit(1)"
     assert failed(rundir, stage("one", code)).message == words
 

@@ -1,4 +1,4 @@
-"""What copies are called, what they take, and when there is too little room for them."""
+"""What copies are called and what they are made of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sysml_run import document, exports, overrides, pretokenizers, rules
-from sysml_run.errors import UsageError
 from sysml_run.recipe import Recipe
 from sysml_run.resolve import resolve
 
@@ -34,42 +33,15 @@ def recipe() -> Make:
     return make
 
 
-@pytest.fixture(autouse=True)
-def _with_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "find_spec", lambda name: "found")
-
-
 def test_names_and_libraries(recipe: Make) -> None:
     found = recipe().quantization.export
     assert [exports.name(each) for each in found] == ["gguf-Q4_K_M", "gguf-F16", "gptq-8bit-g64"]
     assert [exports.libraries(each) for each in found] == [("gguf", "libgguf"), ("gguf",), ("gptqmodel", "optimum")]
 
 
-def test_room_for_a_large_model(recipe: Make) -> None:
-    """46.7 billion parameters in bf16, twice, and 4.9, 16 and 8.4 bits of each, twice."""
-    needed = exports.room(recipe())
-    assert needed is not None
-    assert needed.disk == pytest.approx(46.7e9 * (4 + (4.9 + 16 + 8.375) / 4), rel=1e-3)
-    assert needed.copies == pytest.approx(46.7e9 * (4.9 + 16 + 8.375) / 4, rel=1e-3)
-    assert needed.published == 0
-    assert needed.memory == pytest.approx(4 * 46.7e9, rel=1e-3)
-
-
-def test_a_published_copy_takes_room_and_numbers_read_back(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed, published = exports.room(recipe()), exports.room(recipe("artifacts.dir=/models"))
-    assert needed is not None
-    assert published is not None
-    assert published.published == pytest.approx(46.7e9 * (2 + (4.9 + 16 + 8.375) / 8), rel=1e-3)
-    assert published.disk == needed.disk
-    (disk,) = exports.short(recipe("artifacts.dir=/models"), needed.disk, 10**12, beside=True)
-    assert "on disk" in disk[0]
-    monkeypatch.setattr(exports, "find_spec", lambda name: None)
-    scratch = exports.room(recipe())
-    assert scratch is not None
-    assert scratch.disk - needed.disk == scratch.copies - needed.copies == needed.memory
-    gptq = exports.room(recipe("quantization.export=[{method: gptq}]"))
-    assert gptq is not None
-    assert gptq.copies == pytest.approx(46.7e9 * (4 + 24 / 128) / 4, rel=1e-3)
+def test_bits_of_a_weight(recipe: Make) -> None:
+    found = recipe().quantization.export
+    assert [exports.bits(each) for each in found] == [4.9, 16, 8.375]
 
 
 def test_one_disk_or_two(tmp_path: Path) -> None:
@@ -77,24 +49,6 @@ def test_one_disk_or_two(tmp_path: Path) -> None:
 
     assert doctor.same_disk(tmp_path / "a", tmp_path / "b/c")
     assert not doctor.same_disk(tmp_path, Path("/proc"))
-
-
-@pytest.mark.parametrize(
-    "assignment",
-    ["quantization.export=[]", "model.base_model=nobody/knows", "model.base_model=/no/such/folder"],
-)
-def test_what_is_not_known_takes_no_room(assignment: str, recipe: Make) -> None:
-    assert exports.room(recipe(assignment)) is None
-    assert list(exports.short(recipe(assignment), 0, 0)) == []
-
-
-def test_too_little_room(recipe: Make) -> None:
-    assert list(exports.short(recipe(), 10**12, 10**12)) == []
-    (disk,) = exports.short(recipe(), 400 * 10**9, 10**12)
-    assert disk[0] == "weights and their quantized copies take 528.6 GB on disk, 400.0 GB are free"
-    assert list(exports.short(recipe(), 400 * 10**9, 10**12, started=True)) == []
-    (memory,) = exports.short(recipe(), 10**12, 10**11)
-    assert memory[0] == "comparing quantized copies takes 186.8 GB of memory, this machine has 100.0 GB"
 
 
 def test_ways_to_split_text() -> None:
@@ -140,25 +94,6 @@ def test_smoke_calibrates_on_few_rows(recipe: Make) -> None:
     read = overrides.apply(document.parse(TEXT, "r.yaml"), [WEIGHED])
     small, _ = smoke.shrink(read, recipe(WEIGHED), [])
     assert [each.calibration.samples for each in resolve(small).recipe.quantization.export] == [8, 4]
-
-
-def test_a_run_that_makes_no_copies_needs_no_room(
-    recipe: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from argparse import Namespace
-
-    from sysml_run.commands import run
-
-    def options(**more: object) -> Namespace:
-        return Namespace(**{"runs": tmp_path, "only": [], "until": None, "resume": None} | more)
-
-    monkeypatch.setattr(run.doctor, "free", lambda folder: 1000)
-    with pytest.raises(UsageError, match=r"take 528\.6 GB on disk, 0\.0 GB are free"):
-        run.roomy(recipe(), options())
-    with pytest.raises(UsageError, match=r"take 341\.8 GB on disk"):
-        run.roomy(recipe(), options(resume="newest", only=["quantize"]))
-    run.roomy(recipe(), options(until="merge"))
-    run.roomy(recipe(), options(only=["train", "package"]))
 
 
 def test_a_model_whose_rows_no_group_fits(recipe: Make, tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from sysml_run import document, failures, overrides
-from sysml_run.resolve import resolve
+from sysml_run import document, failures, overrides, plan, validate
+from sysml_run.estimate.verdict import verdict
+from sysml_run.machine import Machine
+from sysml_run.resolve import Resolved, build, resolve
 from sysml_run.rundir import RunDir, write_json
 
+HERE = Machine(8, 64 * 10**9, "CPU", True, "has bf16", "/venv/bin/python")
 RECIPE = """\
 version: 1
 name: one
@@ -23,8 +27,10 @@ training: {max_steps: 1, micro_batch_size: 6, gradient_accumulation_steps: 2}
 """
 
 
-def values(*changes: str) -> dict[str, Any]:
-    return resolve(overrides.apply(document.parse(RECIPE, "r.yaml"), changes)).values
+def written(*changes: str) -> dict[str, Any]:
+    """What a run's recipe.json holds."""
+    made = plan.settle(resolve(overrides.apply(document.parse(RECIPE, "r.yaml"), changes)), HERE)
+    return json.loads(json.dumps({"values": made.values, "sources": made.sources}))
 
 
 # Words of libraries that have no card to fail on here, as their sources have them (c10/cuda/CUDAFunctions.cpp,
@@ -64,7 +70,7 @@ def test_an_exception_that_nobody_knows_keeps_its_own_words() -> None:
 
     assert words(ValueError("as it is")) == ("ValueError: as it is", None)
     assert words(MemoryError("no")) == ("out of memory", "its words: MemoryError: no")
-    assert words(MemoryError("no"), values())[1] == f"{failures.smaller(values())}\nits words: MemoryError: no"
+    assert words(MemoryError("no"), written())[1] == f"{failures.smaller(written())}\nits words: MemoryError: no"
     said = str(words(AssertionError("Torch not compiled with CUDA\n" + 300 * "x"))[1])
     assert "--hardware cpu --smoke" in said
     assert said.splitlines()[1].startswith("its words: AssertionError: Torch not compiled with CUDA xxx")
@@ -92,52 +98,81 @@ def test_a_process_alone_is_left_by_no_other() -> None:
 )
 def test_stages_of_several_processes(tmp_path: Path, stage: str, hardware: str, several: bool) -> None:
     rundir = RunDir(tmp_path)
-    write_json(rundir.recipe, {"values": values(f"hardware={hardware}")})
+    write_json(rundir.recipe, written(f"hardware={hardware}"))
     assert failures.several(stage, rundir) == several
 
 
-GPU = "hardware={accelerator: gpu, devices: 2"
+@pytest.fixture(autouse=True)
+def _no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-@pytest.mark.parametrize(
-    ("changes", "there", "absent"),
-    [
-        ((), ["micro_batch_size=3 --set training.gradient_accumulation_steps=4", "'lora={"], ["hardware", "nf4"]),
-        (("training={max_steps: 1, micro_batch_size: 4, effective_batch_size: 8}",), ["batch_size=2  "], ["accumul"]),
-        (("training.micro_batch_size=1", "lora={}"), ["quantization.load=nf4"], ["micro_batch", "'lora="]),
-        (("lora={}", "quantization.load=nf4", "training.gradient_checkpointing=true"), [], ["load=", "checkpointing"]),
-        (
-            (f"{GPU}, zero_stage: null}}",),
-            ["zero_stage=3  # it is null", "zero_stage=2 --set hardware.offload."],
-            [],
-        ),
-        ((f"{GPU}, zero_stage: 3}}",), ["--set hardware.offload.parameters=cpu"], ["zero_stage=3"]),
-        (
-            (f"{GPU}, zero_stage: 3, offload: {{optimizer: cpu, parameters: cpu}}}}",),
-            ["prompt.sequence_len=1024  # it is 2048"],
-            ["offload"],
-        ),
-    ],
-)
-def test_what_takes_less(changes: tuple[str, ...], there: list[str], absent: list[str]) -> None:
-    said = failures.smaller(values(*changes))
-    assert said.startswith("what takes less memory, the cheapest first:\n  --set ")
-    assert all(words in said for words in there), said
-    assert not any(words in said for words in absent), said
+def test_what_takes_less_is_typed_on_one_line() -> None:
+    """As a shell reads it, on the recipe that it is for: half the rows at a time, and as many in a step."""
+    large = ("model.base_model=meta-llama/Meta-Llama-3-8B", "lora={}", "hardware={accelerator: gpu, type: h100-80gb}")
+    said = failures.smaller(written(*large)).splitlines()
+    assert said[0] == "what takes less memory, the cheapest first:"
+    assert said[1].split() == ["changed", "A", "B"]
+    (typed,) = [line.removeprefix("type ") for line in said if line.startswith("type ")]
+    changes = [word for word in shlex.split(typed) if word != "--set"]
+    changed = overrides.apply(document.parse(RECIPE, "r.yaml"), [*large, *changes])
+    assert not [problem for problem in validate.check(changed) if problem.severity == "error"]
+    before, after = verdicts(written(*large), {"values": resolve(changed).values})
+    assert after < before
+    assert said[-2].startswith("estimated on each device: ")
 
 
-def test_what_is_proposed_is_a_recipe() -> None:
-    """Each line as a shell reads it, on the recipe that it is for."""
-    import shlex
+def verdicts(*recipes: dict[str, Any]) -> list[int]:
+    found = [verdict(plan.settle(resolved(each), HERE).recipe, HERE) for each in recipes]
+    return [each.estimate.total for each in found if each]
 
-    from sysml_run import validate
 
-    text = failures.smaller(values("hardware={accelerator: gpu, devices: 2}"))
-    for line in text.splitlines()[1:]:
-        typed = [word for word in shlex.split(line, comments=True) if "=" in word]
-        changed = overrides.apply(document.parse(RECIPE, "r.yaml"), ["hardware={accelerator: gpu, devices: 2}", *typed])
-        assert typed, line
-        assert not [problem for problem in validate.check(changed) if problem.severity == "error"], line
+def resolved(recipe: dict[str, Any]) -> Resolved:
+    return Resolved(build(recipe["values"]), recipe["values"], recipe.get("sources", {}))
+
+
+def test_the_batch_at_which_it_failed_counts() -> None:
+    """Shorter rows than the longest were too much already, so that more has to change."""
+    large = ("model.base_model=meta-llama/Meta-Llama-3-8B", "lora={}", "training.gradient_checkpointing=true")
+    large += ("hardware={accelerator: gpu, type: h100-80gb}",)
+    whole, part = failures.smaller(written(*large)), failures.smaller(written(*large), (6, 512))
+    assert "training.micro_batch_size" in whole
+    assert whole.splitlines()[-1] != part.splitlines()[-1]
+    sizes = [text.splitlines()[-2].removeprefix("estimated on each device: ").split(" -> ") for text in (whole, part)]
+    assert sizes[0][0] == sizes[1][0]
+    assert float(sizes[1][1].split()[0]) < float(sizes[0][1].split()[0])
+
+
+def test_where_nothing_is_known_to_be_enough_everything_is_named() -> None:
+    """A tiny model's process takes what it takes."""
+    said = failures.smaller(written("training.micro_batch_size=1"))
+    assert "training.gradient_checkpointing" in said
+    assert said.endswith("\ntry one after the other: --set KEY=VALUE")
+    assert "type " not in said
+
+
+def test_of_a_model_that_is_not_known_everything_is_named() -> None:
+    said = failures.smaller(written("model.base_model=nobody/knows", "hardware={accelerator: gpu, devices: 2}"))
+    lines = [line.split()[0] for line in said.splitlines()[1:] if "  " in line.strip()]
+    assert "training.micro_batch_size" in lines
+    assert "hardware.zero_stage" in lines
+    assert "type " not in said
+
+
+def test_the_last_batch_is_among_the_events(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path)
+    assert failures._batch(rundir) is None
+    rundir.event("out_of_memory", step=1, rows=None, tokens=None)
+    assert failures._batch(rundir) is None
+    rundir.event("out_of_memory", step=1, rows=4, tokens=77)
+    rundir.event("stage_started", stage="train")
+    assert failures._batch(rundir) == (4, 77)
+
+
+def test_a_recipe_of_another_version_is_no_second_failure(tmp_path: Path) -> None:
+    rundir = run(tmp_path, "CUDA out of memory\n")
+    write_json(rundir.recipe, {"values": {"version": 1, "name": "one", "model": {}}})
+    assert failures.failure("train", 1, rundir).message == "train failed: out of memory"
 
 
 def run(folder: Path, log: str) -> RunDir:
@@ -175,7 +210,7 @@ def test_a_process_that_left_no_word_but_its_log(tmp_path: Path) -> None:
     assert found.message == "train failed: out of memory"
     words = "its words: CUDA out of memory. Tried to allocate 20.00 GiB"
     assert found.hint == f"{words}\nlog: {rundir.log('train')}"
-    write_json(rundir.recipe, {"values": values()})
+    write_json(rundir.recipe, written())
     assert "what takes less memory" in str(failures.failure("train", 1, rundir).hint)
 
 
@@ -203,8 +238,15 @@ def test_the_cause_is_who_was_killed_though_another_that_fell_over_it_is_named_f
     assert failures.killed(1, reported(-9, -6)) == ("process 0 of ", "SIGKILL")
 
 
+def test_a_process_alone_that_was_killed() -> None:
+    """As accelerate says it of the one process that it started."""
+    said = "subprocess.CalledProcessError: Command '['python']' died with <Signals.SIGKILL: 9>."
+    assert failures.killed(1, f"first\n{said}") == ("", "SIGKILL")
+    assert failures.killed(1, f"{said}\nlast") is None
+
+
 def test_a_killed_training_says_what_takes_less(tmp_path: Path) -> None:
     rundir = run(tmp_path, "")
-    write_json(rundir.recipe, {"values": json.loads(json.dumps(values()))})
+    write_json(rundir.recipe, written())
     assert "what takes less memory" in str(failures.failure("train", 137, rundir).hint)
     assert failures.failure("train", -99, rundir).message == "train was ended by signal 99"

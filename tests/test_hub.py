@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sysml_run import cli, hub
+from sysml_run import caches, cli, hub
 from sysml_run.doctor import Check
 
 GOOD, STALE = "hf_GoodTokenOfAdaLovelace", "hf_StaleTokenOfNobody"
@@ -112,7 +112,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Hub) -> None:
     """No token, cache or proxy of this machine; the hub is the server."""
     for name in [name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    for name in ("HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_OFFLINE"):
+    for name in (*caches.TOKENS, "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"{server.address}/")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -145,15 +145,16 @@ def test_without_a_token_public_models_are_readable() -> None:
     assert found["owner/open"] == Check("access", "owner/open", "ok", "readable without a token")
 
 
-def test_a_good_token() -> None:
-    code, said = command("--auth", "--format", "json", HF_TOKEN=GOOD)
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"])
+def test_a_good_token(name: str) -> None:
+    code, said = command("--auth", "--format", "json", **{name: GOOD})
     found = {check["name"]: check for check in json.loads(said)["checks"] if check["group"] == "access"}
     assert code == 0
-    assert found["token"]["found"] == "from HF_TOKEN: accepted, user ada"
+    assert found["token"]["found"] == f"from {name}: accepted, user ada"
     assert silent(said, GOOD)
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"])
 def test_a_stale_token_breaks_even_public_models(name: str, tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(RECIPE.format(model="owner/open"))
     (tmp_path / "rows.jsonl").write_text("{}\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sysml_run import cli
-from sysml_run.rundir import write_json, write_text
+from sysml_run.rundir import RunDir, read_json, write_json, write_text
 
 from . import finished_package
 
@@ -45,7 +45,22 @@ def test_as_data(capsys) -> None:
     assert (two["name"], two["state"], Path(two["report"]).name) == ("severity", "failed", "report.html")
     assert two["evaluation"]["after"]["loss"] == 0.5
     assert two["stages"]["package"]["seconds"] == 1.5
-    assert (bare["evaluation"], bare["report"]) == (None, None)
+    assert (bare["evaluation"], bare["report"], bare["memory"]) == (None, None, None)
+
+
+def test_memory_as_predicted_and_as_measured(capsys) -> None:
+    run = RunDir(Path("one").absolute())
+    values = read_json(run.recipe)["values"]
+    more = {"hardware": {"accelerator": "cpu"}, "prompt": {"sequence_len": 512, "padding": "dynamic"}}
+    write_json(run.recipe, {"values": values | more, "sources": {}})
+    memory = {"predicted": {"total": 2 * 10**9}, "measured": {"process": 21 * 10**8}, "longest_row": 512}
+    write_json(run.record("train"), {"started": "2026-11-20T10:01:00+00:00", "memory": memory})
+    assert cli.main(["report", "one"]) == 0
+    words = "2.10 GB of one process, predicted 2.00 GB (1.05 times as much)"
+    assert f"\n\nmemory at the peak of training: {words}\npackage 1.5 s" in capsys.readouterr().out
+    assert cli.main(["report", "one", "--format", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["runs"]
+    assert found["memory"] == {"predicted": 2 * 10**9, "measured": 21 * 10**8, "ratio": 1.05}
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "evaluation.json", "records/package.json"])

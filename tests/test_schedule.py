@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sysml_run import document, machine, overrides, plan, planview, resources, schedule
+from sysml_run.prepared import Counted
 from sysml_run.recipe import Recipe
 from sysml_run.resolve import resolve
 from sysml_run.schedule import Steps
@@ -85,7 +86,9 @@ def test_what_is_known_of_the_steps(changes: tuple[str, ...], rows: int | None, 
 def test_plan_as_json_has_the_steps() -> None:
     made = plan.make(resolve(document.parse(RECIPE, "one.yaml")), machine.look(), "/runs/1")
     assert planview.values(made, "one.yaml")["steps"] is None
-    assert planview.values(made, "one.yaml", 40)["steps"] == {"per_epoch": 10, "total": 20, "warmup": 0}
+    report = {"splits": {"train": {"rows": 40, "tokens": {"total": 400}}}}
+    counted = planview.values(made, "one.yaml", Counted({"train": 40}, report))
+    assert counted["steps"] == {"per_epoch": 10, "total": 20, "warmup": 0}
 
 
 def test_milestones() -> None:
@@ -107,11 +110,18 @@ def test_a_run_shorter_than_its_warm_up_never_reaches_its_rate() -> None:
         (("optimizer.lr_scheduler=constant",), 1e-3, 1e-3),
         (("optimizer.lr_scheduler=inverse_sqrt",), 1e-3, None),
         (("optimizer.warmup_steps=3",), 0, None),
+        (("optimizer.lr_scheduler=reduce_lr_on_plateau",), 1e-3, None),
     ],
 )
 def test_what_is_known_without_the_steps(changes: tuple[str, ...], start: float, end: float | None) -> None:
     found = schedule.milestones(recipe(*changes), None)
     assert found == {"start": start, "after_warmup": 1e-3, "half": None, "end": end}
+
+
+def test_how_far_a_plateau_takes_it_down_is_not_known_before() -> None:
+    found = recipe("optimizer.lr_scheduler=reduce_lr_on_plateau", "optimizer.warmup_steps=4")
+    wanted = {"start": 0, "after_warmup": 1e-3, "half": None, "end": None}
+    assert schedule.milestones(found, Steps(10, 20, 4)) == wanted
 
 
 SHAPES: dict[str, Any] = {"name": st.sampled_from(sorted(schedule.SHAPES)), "warm": st.integers(0, 30)}

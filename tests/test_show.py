@@ -121,6 +121,15 @@ def test_changes_and_json(recipe: Path, capsys: Any) -> None:
     assert found["sources"]["optimizer.learning_rate"] == "deep/er/one.yaml:14"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_set_changes_the_hardware_that_hardware_names(recipe: Path, capsys: Any, order: int) -> None:
+    """Whichever stands first on the command line."""
+    moved, changed = ["--hardware", "gpu:2"], ["--set", "hardware.zero_stage=3"]
+    text = shown(capsys, "deep/er/one.yaml", *[word for words in [moved, changed][::order] for word in words])
+    assert "\nhardware.devices: 2\n" in text
+    assert "\nhardware.zero_stage: 3\n" in text
+
+
 def test_control_characters_are_escaped(recipe: Path, capsys: Any) -> None:
     text = shown(
         capsys, "deep/er/one.yaml", "--set", 'description="\\e[31m"', "--set", 'prompt.template="{{ a }}\\n\\a"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,11 +219,38 @@ def test_the_files_of_a_local_tokenizer_stay(recipe: Path, tmp_path: Path) -> No
     assert (model.base_model, model.tokenizer) == ("tiny:mistral", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("teacher", "tiny"),
+    {
+        "mistralai/Mistral-7B-v0.3": "tiny:mistral",
+        "owner/unknown": "tiny:mixtral",  # that of the model that learns
+        "tiny:qwen2": "tiny:qwen2",
+    }.items(),
+)
+def test_a_teacher_is_tiny_too(teacher: str, tiny: str, recipe: Path) -> None:
+    read = overrides.apply(document.load(recipe), [f"distillation={{teacher: '{teacher}', alpha: 0.25}}"])
+    small, notes = smoke.shrink(read, resolve(read).recipe, [])
+    found = resolve(small).recipe.distillation
+    assert found is not None
+    assert (found.teacher, found.alpha) == (tiny, 0.25)
+    assert f'distillation.teacher = "{tiny}"' in notes
+
+
 @pytest.mark.parametrize("path", ["/", "data/**.jsonl", "hub:owner/name"])
 def test_odd_data_paths(recipe: Path, path: str) -> None:
     recipe.write_text(RECIPE.format(path=json.dumps(path)))
     small = smoke.shrink(document.load(recipe), resolve(document.load(recipe)).recipe, [])[0].value
     assert small["datasets"][0]["path"] == (path if path == "/" else str(resources.samples() / "messages.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sample"), [("contracts.jsonl", True), ("messages.jsonl", True), ("own.jsonl", False)]
+)
+def test_rows_of_ones_own_are_sampled_by_the_name_of_their_file(recipe: Path, name: str, sample: bool) -> None:
+    text = RECIPE.format(path=name).replace("type: messages", "type: rows, map: {prompt: a, completion: b}")
+    recipe.write_text(text)
+    small = smoke.shrink(document.load(recipe), resolve(document.load(recipe)).recipe, [])[0].value
+    assert (small["datasets"][0]["path"] == str(resources.samples() / name)) is sample
 
 
 def options(**changed: Any) -> argparse.Namespace:
@@ -242,7 +270,8 @@ def test_a_contradiction_on_the_command_line_is_still_one(recipe: Path) -> None:
         load(recipe, options(set=["training.max_steps=10", "training.num_epochs=2"]))
 
 
-def test_the_shipped_recipes_shrink(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shipped_recipes_shrink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "gptqmodel", raising=False)  # which the tests hide
     for path in sorted(resources.recipes().glob("*.yaml")):
         _, resolved = load(path, options())
         assert resolved.recipe.training.max_steps == smoke.STEPS

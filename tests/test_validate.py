@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from sysml_run import document, overrides, report, rules, schema, validate
+from sysml_run import caches, document, overrides, report, rules, schema, validate
 from sysml_run.errors import Problem, RecipeError
 from sysml_run.resolve import resolve
 
@@ -26,7 +26,7 @@ INVALID = sorted(path.parent.name for path in CASES.glob("invalid/*/recipe.yaml"
 @pytest.fixture(autouse=True)
 def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports must not depend on the hub's token and files of whoever runs the tests."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+    for name in (*caches.TOKENS, "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")

@@ -1,4 +1,4 @@
-"""Write the small sample rows of runner/sysml_run/samples from the example findings: `python tools/make_samples.py`."""
+"""Write the sample rows of runner/sysml_run/samples, most from the example findings: `python tools/make_samples.py`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "runner" / "sysml_run" / "samples"
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tools")]
 
 from make_findings import Finding, findings  # noqa: E402
+from sample_contracts import contracts  # noqa: E402
 
 FINDINGS, ROWS, JOINED = 64, 32, 3
 SYSTEM = "You are a local security analyst. Answer in JSON."
@@ -41,6 +42,7 @@ def samples() -> dict[str, str]:
         "text.jsonl": lines({"text": f"{item['title']}: {item['description']} {item['rationale']}"} for item in asked),
         "tools.jsonl": lines({"messages": called(item), "tools": json.dumps([LOOK_UP])} for item in asked),
         "preference.jsonl": lines(pair(item) for item in asked),
+        "contracts.jsonl": lines(contracts()),
     }
 
 

@@ -158,7 +158,19 @@ def _config(file: Path) -> Architecture:
 
 
 def _gguf(path: Path) -> Architecture:
-    """As transformers builds it from the header: tied where there is no output matrix, as many words as tokens."""
+    try:
+        seen = path.stat()
+    except OSError:  # said by the reader
+        return _header(path, 0, 0)
+    return _header(path, seen.st_size, seen.st_mtime_ns)
+
+
+@cache
+def _header(path: Path, size: int, changed: int) -> Architecture:
+    """As transformers builds it from the header: tied where there is no output matrix, as many words as tokens.
+
+    The header of one file is read once: it has the whole vocabulary, and a plan asks many times.
+    """
     header = gguf_header.read(path)
     name = str(header.metadata.get("general.architecture", ""))
     found = {key: header.metadata.get(f"{name}.{gguf}") for key, gguf in GGUF_KEYS.items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its switches
 SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+OTHER_TOKENS = ("HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")  # which the hub's library does not look at
+TOKENS = ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", *OTHER_TOKENS)
 
 
 def cache_dir() -> Path:
@@ -28,10 +29,17 @@ def offline() -> str | None:
 
 
 def token_source() -> str | None:
-    """Where the hub's library will find a token, in its own order; its text is not read."""
+    """Where the token of the hub comes from, in its library's order with other names of variables before its file."""
     named = next((name for name in TOKENS if os.environ.get(name, "").strip()), None)
     file = Path(os.environ.get("HF_TOKEN_PATH") or _hub_home() / "token").expanduser()
     return named or (str(file) if file.is_file() and file.stat().st_size else None)
+
+
+def hand_token() -> None:
+    """Let the hub's library find a token that stands under another name: as HF_TOKEN of this process alone."""
+    source = token_source()
+    if source in OTHER_TOKENS:
+        os.environ["HF_TOKEN"] = os.environ[source]
 
 
 def snapshot(name: str, revision: str | None) -> Path | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from . import counts, plan, prepared, schedule
 from .errors import UsageError
-from .prepared import Counted
+from .estimate import hours
 from .recipe import Recipe
 
 SPLITS = ("train", "validation", "test")
@@ -18,6 +17,7 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     files = prepared.sources(recipe)
     counted = None if files is None else prepared.counted(recipe, files)
     batch = plan.batch(recipe)
+    mean, most = hours.tokens(recipe, batch, counted)
     steps = schedule.steps(counted.rows["train"] if counted else None, batch, recipe)
     return {
         "data.sha256": None if files is None else prepared.digest(files),
@@ -27,19 +27,10 @@ def facts(recipe: Recipe) -> dict[str, Any]:
         "steps.total": steps.total if steps else None,
         "steps.warmup": steps.warmup if steps else None,
         **{f"learning_rate.{name}": rate for name, rate in schedule.milestones(recipe, steps).items()},
-        **_tokens(recipe, batch, counted),
+        "tokens_per_step.mean": mean,
+        "tokens_per_step.at_most": most,
         **_sizes(recipe),
     }
-
-
-def _tokens(recipe: Recipe, batch: Mapping[str, int], counted: Counted | None) -> dict[str, Any]:
-    """Of an optimizer step: the mean over the training rows, and what it cannot exceed; packed rows are full."""
-    most = recipe.prompt.sequence_len * batch["effective"]
-    mean = most if recipe.prompt.packing else None
-    if mean is None and counted is not None:
-        split = counted.report["splits"]["train"]
-        mean = round(split["tokens"]["total"] / split["rows"] * batch["effective"]) if split["rows"] else 0
-    return {"tokens_per_step.mean": mean, "tokens_per_step.at_most": most}
 
 
 def _sizes(recipe: Recipe) -> dict[str, int | None]:

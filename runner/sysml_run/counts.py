@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from . import architecture, slices
+from . import architecture, optimizerstate, slices
 from .errors import UsageError
 from .modelref import locate
-from .recipe import HardwareGpu, HardwareTpu, Lora, Recipe
+from .recipe import HardwareCpu, HardwareGpu, HardwareTpu, Lora, Recipe
 from .shapes import ENDS, Linear, Tensor, known, linears, tensors
 
 DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes of a number
 HALF = ("bf16", "fp16")
-BLOCK_8BIT, SMALL_8BIT = 256, 4096  # bitsandbytes: numbers with one scale; smaller tensors are kept in 32 bits
+ZERO = {"optimizer": 1, "gradients": 2, "weights": 3}  # the stage from which each is shared (Rajbhandari et al. 2020)
 BLOCK_NF4, BLOCK_SCALES = 64, 256  # QLoRA (Dettmers et al. 2023): numbers with one scale, scales with one scale
 
 
@@ -41,13 +41,13 @@ def parameters(recipe: Recipe) -> Parameters | None:
     total = sum(tensor.size * tensor.times for tensor in tensors(found))
     if recipe.lora is None:
         return Parameters(total, total, None, {}, ())
-    adapted = _adapted(recipe.lora, found)
+    targets = adapted(recipe.lora, found)
     trained = [*_trained(recipe, found)]
     return Parameters(
         total,
         sum(tensor.size * tensor.times for tensor in trained),
         sum(_trained_bytes(recipe, tensor) for tensor in trained) + _saved_ends(recipe, found),
-        {linear.name: layers * (linear.experts or 1) for linear, layers in adapted.items()},
+        {linear.name: layers * (linear.experts or 1) for linear, layers in targets.items()},
         _unmatched(recipe.lora, found),
     )
 
@@ -70,7 +70,7 @@ def plain_only(recipe: Recipe) -> tuple[str, ...] | None:
     found = _readable(recipe) if recipe.lora else None
     if found is None or recipe.lora is None:
         return None
-    return tuple(linear.name for linear in _adapted(recipe.lora, found) if linear.parameter)
+    return tuple(linear.name for linear in adapted(recipe.lora, found) if linear.parameter)
 
 
 def state_bytes(recipe: Recipe) -> dict[str, int] | None:
@@ -85,23 +85,62 @@ def state_bytes(recipe: Recipe) -> dict[str, int] | None:
     found, hardware = _architecture(recipe), recipe.hardware
     if found is None or "auto" in (hardware.precision, getattr(hardware, "zero_stage", None)):
         return None
+    return state_of(recipe, found)
+
+
+def state_of(recipe: Recipe, found: architecture.Architecture) -> dict[str, int]:
+    """As `state_bytes`, for a settled recipe and a model that is looked at already."""
+    hardware = recipe.hardware
     if isinstance(hardware, HardwareTpu):
         return _on_xla(recipe, found, slices.find(hardware.topology).devices)
+    trained = [*_trained(recipe, found)]
+    adapters = sum(_trained_bytes(recipe, tensor) for tensor in trained) if recipe.lora else 0
+    return shared_out(recipe, _base_bytes(recipe, found) + adapters, trained)
+
+
+def shared_out(recipe: Recipe, weights: int, trained: list[Tensor]) -> dict[str, int]:
+    """As `state_bytes`, for a model with so many bytes of `weights` that trains these tensors, on no TPU."""
+    hardware = recipe.hardware
+    assert not isinstance(hardware, HardwareTpu)
     stage = int(hardware.zero_stage or 0)
     world = hardware.devices * getattr(hardware, "nodes", 1)
-    trained = [*_trained(recipe, found)]
     gradients = sum(_trained_bytes(recipe, tensor) for tensor in trained)
-    weights = _base_bytes(recipe, found) + (gradients if recipe.lora else 0)
-    each = {
-        "weights": _share(weights, world, stage >= 3),
-        "gradients": _share(gradients, world, stage >= 2),
-        "optimizer": _optimizer_bytes(recipe, trained, stage, world),
-    }
-    host = 0
-    for name, place in (("optimizer", hardware.offload.optimizer), ("weights", hardware.offload.parameters)):
-        host += each[name] if place == "cpu" else 0
-        each[name] = each[name] if place == "none" else 0
+    each = divided({"weights": weights, "gradients": gradients}, stage, world)
+    each["optimizer"] = _optimizer_bytes(recipe, trained, stage, world)
+    return _moved(recipe, each, trained, world) if isinstance(hardware, HardwareGpu) else _beside(hardware, each)
+
+
+def _beside(hardware: HardwareCpu, each: dict[str, int]) -> dict[str, int]:
+    """What is offloaded to a processor's memory is there already."""
+    places = {"optimizer": hardware.offload.optimizer, "weights": hardware.offload.parameters}
+    return each | {name: 0 for name, place in places.items() if place == "nvme"} | {"host": 0}
+
+
+def _moved(recipe: Recipe, each: dict[str, int], trained: list[Tensor], world: int) -> dict[str, int]:
+    """What cards offload; from ZeRO-2 on gradients go with the optimizer's state, as in DeepSpeed 0.19.
+
+    In the host's memory they are in fp32 for the optimizer's step, and as they come where they are added up. ZeRO-2
+    sends them through a buffer for the largest. Where the state is on NVMe, gradients alone wait in memory.
+    """
+    hardware, host = recipe.hardware, 0
+    assert isinstance(hardware, HardwareGpu)
+    if hardware.offload.parameters != "none":
+        host += each["weights"] if hardware.offload.parameters == "cpu" else 0
+        each = each | {"weights": 0}
+    if hardware.offload.optimizer != "none":
+        stage, numbers = int(hardware.zero_stage or 0), sum(tensor.size * tensor.times for tensor in trained)
+        if hardware.offload.optimizer == "cpu":
+            host += each["optimizer"] + 4 * _share(numbers, world, True)
+        if stage == 3 or (stage == 2 and (recipe.training.gradient_accumulation_steps or 1) > 1):
+            host += each["gradients"]
+        left = {2: _width(recipe) * max((tensor.size for tensor in trained), default=0), 3: 0}
+        each = each | {"optimizer": 0, "gradients": left.get(stage, each["gradients"])}
     return each | {"host": host}
+
+
+def divided(whole: Mapping[str, int], stage: int, world: int) -> dict[str, int]:
+    """What each of so many devices holds of `weights`, `gradients` and `optimizer`, in bytes, with a stage of ZeRO."""
+    return {name: _share(size, world, stage >= ZERO[name]) for name, size in whole.items()}
 
 
 def _on_xla(recipe: Recipe, found: architecture.Architecture, devices: int) -> dict[str, int]:
@@ -111,7 +150,7 @@ def _on_xla(recipe: Recipe, found: architecture.Architecture, devices: int) -> d
     whole = {
         "weights": _base_bytes(recipe, found) + (gradients if recipe.lora else 0),
         "gradients": gradients,
-        "optimizer": sum(tensor.times * _state(recipe.optimizer.name, tensor, 4) for tensor in trained),
+        "optimizer": sum(tensor.times * optimizerstate.size(recipe.optimizer.name, tensor, 4) for tensor in trained),
     }
     return {name: _share(size, devices, True) for name, size in whole.items()} | {"host": 0}
 
@@ -137,7 +176,7 @@ def _readable(recipe: Recipe) -> architecture.Architecture | None:
         return None
 
 
-def _adapted(lora: Lora, found: architecture.Architecture) -> dict[Linear, int]:
+def adapted(lora: Lora, found: architecture.Architecture) -> dict[Linear, int]:
     """The linear layers that get an adapter, each with the number of decoder layers in which it does."""
     hits = {linear: _hits(lora, linear) for linear in linears(found)}
     return {linear: layers for linear, layers in hits.items() if layers}
@@ -167,7 +206,7 @@ def _trained(recipe: Recipe, found: architecture.Architecture) -> Iterator[Tenso
     if recipe.lora is None:
         yield from tensors(found)
         return
-    for linear, layers in _adapted(recipe.lora, found).items():
+    for linear, layers in adapted(recipe.lora, found).items():
         rank = recipe.lora.r * linear.fused * (linear.experts or 1)
         yield Tensor((rank, linear.inputs), layers)
         yield Tensor((linear.outputs, rank), layers)
@@ -191,10 +230,10 @@ def _trained_bytes(recipe: Recipe, tensor: Tensor) -> int:
 
 
 def _base_bytes(recipe: Recipe, found: architecture.Architecture) -> int:
-    adapted = _adapted(recipe.lora, found) if recipe.lora else {}
+    targets = adapted(recipe.lora, found) if recipe.lora else {}
     total = 0
     for tensor in tensors(found):
-        under = adapted.get(tensor.matrix, 0) if tensor.matrix else 0
+        under = targets.get(tensor.matrix, 0) if tensor.matrix else 0
         total += under * _frozen(recipe, tensor, adapted=True)
         total += (tensor.times - under) * _frozen(recipe, tensor, adapted=False)
     return total
@@ -227,16 +266,16 @@ def _saved_ends(recipe: Recipe, found: architecture.Architecture) -> int:
     assert recipe.lora is not None
     if isinstance(recipe.lora.target_modules, str) or not set(ENDS) & set(recipe.lora.target_modules):
         return 0
-    ends = [linear for linear in _adapted(recipe.lora, found) if linear.name in ENDS]
+    ends = [linear for linear in adapted(recipe.lora, found) if linear.name in ENDS]
     return sum(_frozen(recipe, Tensor(linear.shape, 1, linear), adapted=True) for linear in ends)
 
 
 def _optimizer_bytes(recipe: Recipe, trained: list[Tensor], stage: int, world: int) -> int:
     name, copy = recipe.optimizer.name, _copied(recipe, stage)
     if stage:
-        flat = Tensor((_share(sum(tensor.size * tensor.times for tensor in trained), world, True),))
-        return copy * flat.size + STATE[name](flat, 4)
-    return sum(tensor.times * (copy * tensor.size + _state(name, tensor, copy or _width(recipe))) for tensor in trained)
+        trained = [Tensor((_share(sum(tensor.size * tensor.times for tensor in trained), world, True),))]
+    width = copy or (4 if stage else _width(recipe))
+    return sum(tensor.times * (copy * tensor.size + optimizerstate.size(name, tensor, width)) for tensor in trained)
 
 
 def _copied(recipe: Recipe, stage: int) -> int:
@@ -245,40 +284,6 @@ def _copied(recipe: Recipe, stage: int) -> int:
     assert not isinstance(hardware, HardwareTpu)
     wanted = _deepspeed_half(recipe) or stage in (1, 2) or (stage == 3 and hardware.offload.optimizer != "none")
     return 4 if wanted else 0
-
-
-def _state(name: str, tensor: Tensor, width: int) -> int:
-    """One tensor's; transformers keeps the state of embeddings in 32 bits whatever the optimizer."""
-    embedding = tensor.matrix is not None and tensor.matrix.name == "embed_tokens"
-    return STATE[name.removesuffix("_8bit") if embedding else name](tensor, width)
-
-
-def _eight_bit(moments: int) -> Callable[[Tensor, int], int]:
-    """A byte a number and an fp32 scale a block, for each moment (Dettmers et al. 2022, as in bitsandbytes 0.50)."""
-
-    def size(tensor: Tensor, width: int) -> int:
-        if tensor.size < SMALL_8BIT:
-            return 4 * moments * tensor.size
-        return moments * (tensor.size + 4 * math.ceil(tensor.size / BLOCK_8BIT))
-
-    return size
-
-
-def _adafactor(tensor: Tensor, width: int) -> int:
-    """The means of rows and of columns (Shazeer and Stern 2018); a vector's state is as large as itself."""
-    if len(tensor.shape) == 1:
-        return width * tensor.size
-    return width * (tensor.size // tensor.shape[-1] + tensor.size // tensor.shape[-2])
-
-
-STATE: Mapping[str, Callable[[Tensor, int], int]] = {  # bytes for a tensor whose numbers have so many bytes
-    "adamw": lambda tensor, width: 2 * width * tensor.size,
-    "adamw_8bit": _eight_bit(2),
-    "lion": lambda tensor, width: 4 * tensor.size,
-    "lion_8bit": _eight_bit(1),
-    "adafactor": _adafactor,
-    "sgd": lambda tensor, width: 0,  # a recipe's SGD has no momentum
-}
 
 
 def _share(size: int, world: int, divided: bool) -> int:

@@ -48,11 +48,12 @@ def text(found: Diff) -> str:
     head = [f"A  {printable(found.before.title)}", f"B  {printable(found.after.title)}"]
     if not changed and not facts:
         return "\n".join([*head, "", SAME]) + "\n"
-    blocks = [head, _table("changed", changed), _table("what follows", facts)]
+    blocks = [head, table("changed", changed), table("what follows", facts)]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
-def _table(title: str, rows: Sequence[Row]) -> list[str]:
+def table(title: str, rows: Sequence[Row]) -> list[str]:
+    """Aligned lines under a head, with what is long or said of a row below it; none without rows."""
     if not rows:
         return []
     short = [row for row in rows if not _long(row)]

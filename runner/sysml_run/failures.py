@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,13 @@ def known(text: str, *, several: bool) -> Failure | None:
     return next((row for row in FAILURES if (several or not row.several) and row.pattern.search(text)), None)
 
 
-def words(error: BaseException, values: Mapping[str, Any] | None, *, several: bool) -> tuple[str, str | None]:
-    """Message and hint for an exception that a library raised; `values` are the recipe's."""
+def words(error: BaseException, recipe: Mapping[str, Any] | None, *, several: bool) -> tuple[str, str | None]:
+    """Message and hint for an exception that a library raised; `recipe` is what the run's recipe.json holds."""
     said = f"{type(error).__name__}: {error}"
     row = known(said, several=several)
     if row is None:
         return said, None
-    helps = (smaller(values) if values else None) if row is MEMORY else row.hint
+    helps = (smaller(recipe) if recipe else None) if row is MEMORY else row.hint
     return row.message, "\n".join(filter(None, [helps, _quoted(said)]))
 
 
@@ -113,42 +113,26 @@ def _quoted(said: str) -> str:
     return f"its words: {line[:LONGEST]}{'…' * (len(line) > LONGEST)}"
 
 
-def smaller(values: Mapping[str, Any]) -> str:
-    """What takes less memory, the cheapest first, each as it is typed and with what it is now."""
-    lines = [f"  --set {' --set '.join(keys)}  # {why}" for keys, why in _less(values)]
-    return "\n".join(["what takes less memory, the cheapest first:", *lines])
+def smaller(recipe: Mapping[str, Any], batch: tuple[int, int] | None = None) -> str:
+    """What takes less memory, as `plan --fit` has it, below what the run took that failed; else every way there is.
 
+    `recipe` is what its recipe.json holds, `batch` the rows and tokens at which memory ran out, where that is known.
+    """
+    from . import fit, fitview, machine  # for this alone, which few runs come to
+    from .outlook import amount
+    from .resolve import Resolved, build
 
-def _less(values: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
-    training, hardware = values["training"], values["hardware"]
-    micro, accumulation = training["micro_batch_size"], training["gradient_accumulation_steps"] or 1
-    if micro > 1:
-        keys = [f"training.micro_batch_size={micro // 2}"]
-        if training["effective_batch_size"] is None:
-            keys.append(f"training.gradient_accumulation_steps={accumulation * micro // (micro // 2)}")
-        yield keys, f"it is {micro}; the steps stay the same"
-    if not training["gradient_checkpointing"]:
-        yield ["training.gradient_checkpointing=true"], "about a third slower"
-    if hardware["accelerator"] == "gpu":
-        yield from _sharded(hardware)
-    if values["lora"] is None:
-        yield ["'lora={r: 16, alpha: 32}'"], "adapters instead of every weight"
-    elif values["quantization"]["load"] is None and hardware["accelerator"] != "tpu":
-        yield ["quantization.load=nf4"], "the base in 4 bits"
-    length = values["prompt"]["sequence_len"]
-    yield [f"prompt.sequence_len={length // 2}"], f"it is {length}; longer rows are cut"
-
-
-def _sharded(hardware: Mapping[str, Any]) -> Iterator[tuple[list[str], str]]:
-    stage, offload = hardware["zero_stage"], hardware["offload"]
-    if stage != 3 and hardware["devices"] * hardware["nodes"] > 1:
-        yield ["hardware.zero_stage=3"], f"it is {'null' if stage is None else stage}; weights are shared out too"
-    if offload["optimizer"] == "none":
-        keys = ["hardware.offload.optimizer=cpu"]
-        yield (keys if stage else ["hardware.zero_stage=2", *keys]), "slower; its state moves to the machine's memory"
-    if offload["parameters"] == "none":
-        keys = ["hardware.offload.parameters=cpu"]
-        yield (keys if stage == 3 else ["hardware.zero_stage=3", *keys]), "much slower; the weights move there"
+    settled = Resolved(build(recipe["values"]), dict(recipe["values"]), dict(recipe.get("sources", {})))
+    found = fit.find(settled, machine.look(), failed=True, batch=batch)
+    enough = found is not None and found.enough
+    changes = found.changes if found and enough else fit.listed(settled)
+    lines = ["what takes less memory, the cheapest first:", *fitview.table(changes)]
+    if found and enough:
+        sizes = (amount(each.estimate.total) for each in (found.before, found.after))
+        lines += [f"estimated on each device: {' -> '.join(sizes)}", f"type {fitview.typed(changes)}"]
+    else:
+        lines.append("try one after the other: --set KEY=VALUE")
+    return "\n".join(lines)
 
 
 def failure(stage: str, code: int, rundir: RunDir, begin: int = 0) -> StageError:
@@ -216,9 +200,17 @@ def _from_log(row: Failure, said: str, rundir: RunDir) -> str:
 
 def _smaller(rundir: RunDir) -> str | None:
     try:
-        return smaller(read_json(rundir.recipe)["values"])
-    except (OSError, json.JSONDecodeError, KeyError):
+        return smaller(read_json(rundir.recipe), _batch(rundir))
+    except (OSError, ValueError, KeyError, TypeError):  # a recipe of another version too
         return None
+
+
+def _batch(rundir: RunDir) -> tuple[int, int] | None:
+    """Rows and tokens at which memory ran out, where a worker could still say so."""
+    events = rundir / "events.jsonl"
+    lines = events.read_text(encoding="utf-8").splitlines() if events.is_file() else []
+    said = [event for event in map(json.loads, lines) if event["event"] == "out_of_memory" and event["rows"]]
+    return (said[-1]["rows"], said[-1]["tokens"]) if said else None
 
 
 def tail(log: Path, lines: int = 15, begin: int = 0) -> str:

@@ -104,6 +104,7 @@ def _token(api: Any, readable: bool) -> tuple[str | None, Check]:
     from huggingface_hub import get_token
 
     source = caches.token_source()
+    caches.hand_token()
     try:
         token = get_token()
     except Exception as error:

@@ -5,27 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import architecture, caches, datafiles, modelfiles
 from .doctor import Check
 from .errors import Problem, UsageError
-from .modelref import ModelRef, locate
+from .modelref import ModelRef, Named, models
 from .recipe import Recipe
 
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 KINDS = "'*.safetensors' '*.json' '*.jinja' '*.model' '*.txt' README.md"
-
-
-@dataclass(frozen=True)
-class Named:
-    """A model that a recipe names; `weights` says whether more than its tokenizer is used."""
-
-    pointer: str
-    name: str
-    revision: str | None
-    weights: bool
 
 
 def checks(recipe: Recipe, refused: Sequence[Problem]) -> list[Check]:
@@ -37,15 +26,6 @@ def checks(recipe: Recipe, refused: Sequence[Problem]) -> list[Check]:
     return [*map(_model, models(recipe)), *_rows(recipe, said), *problems]
 
 
-def models(recipe: Recipe) -> list[Named]:
-    """Base model, tokenizer where it is another's, and teacher."""
-    model, teacher = recipe.model, recipe.distillation.teacher if recipe.distillation else None
-    named = [Named("model.base_model", model.base_model, model.revision, True)]
-    if model.tokenizer is not None:
-        named.append(Named("model.tokenizer", model.tokenizer, None, False))
-    return [*named, Named("distillation.teacher", teacher, None, True)] if teacher else named
-
-
 def on_hub(recipe: Recipe) -> list[Named]:
     """The models that come from the hub; in a resolved recipe everything else is a path or says what it is."""
     elsewhere = ("/", "package:", "tiny:")
@@ -54,7 +34,7 @@ def on_hub(recipe: Recipe) -> list[Named]:
 
 def _model(named: Named) -> Check:
     try:
-        ref = locate(named.name)
+        ref = named.ref()
     except UsageError as error:
         return Check("recipe", named.pointer, "missing", error.message, error.hint)
     if ref.kind == "hub":

@@ -11,13 +11,17 @@ Kind = Literal["share", "loss", "score", "error", "number"]
 
 HIGHER_IS_BETTER = ("share", "score")
 WHOLE: Mapping[str, tuple[str, Kind]] = {
-    "loss": ("validation loss", "loss"),
     "json_valid": ("valid JSON", "share"),
+    "schema_valid": ("valid by the schema", "share"),
     "exact_match": ("exact answers", "share"),
+    "field_accuracy": ("right fields", "share"),
+    "rouge_l": ("ROUGE-L", "score"),
+    "tool_calls": ("right calls of tools", "share"),
 }
 FIELD: Mapping[str, tuple[str, Kind]] = {
     "accuracy": ("accuracy", "share"),
     "f1_macro": ("F1, macro", "score"),
+    "f1_micro": ("F1, micro", "score"),
     "mae": ("mean error", "error"),
 }
 MINUS = "\N{MINUS SIGN}"
@@ -78,23 +82,33 @@ class Measure:
         return words if beaten or self.after is None else f"{words}, which is not beaten"
 
 
-def measures(evaluation: Mapping[str, Any]) -> list[Measure]:
-    """Every metric of `evaluation.json`, in its order; a majority share stands beside its accuracy."""
-    before, after = evaluation.get("before") or {}, evaluation.get("after") or {}
-    return list(_measures(before, after))
+def measures(evaluation: Mapping[str, Any], rows: str = "validation") -> list[Measure]:
+    """Every metric of `evaluation.json`, or of its part for the `test` rows, in its order.
+
+    A majority share stands beside its accuracy.
+    """
+    found = part(evaluation, rows)
+    return list(_measures(found.get("before") or {}, found.get("after") or {}, rows))
 
 
-def _measures(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Measure]:
+def part(evaluation: Mapping[str, Any], rows: str) -> Mapping[str, Any]:
+    """What was measured on `validation` or `test` rows; empty for those that there are none of."""
+    return evaluation if rows == "validation" else evaluation.get(rows) or {}
+
+
+def _measures(before: Mapping[str, Any], after: Mapping[str, Any], rows: str) -> Iterator[Measure]:
     for name in dict.fromkeys([*before, *after]):
         field, _, metric = name.rpartition(".")
         if metric != "majority":
-            label, kind = _wording(name)
+            label, kind = _wording(name, rows)
             majority = f"{field}.majority"
             beside = after.get(majority, before.get(majority)) if metric == "accuracy" else None
             yield Measure(name, label, kind, before.get(name), after.get(name), beside)
 
 
-def _wording(name: str) -> tuple[str, Kind]:
+def _wording(name: str, rows: str) -> tuple[str, Kind]:
+    if name == "loss":
+        return f"{rows} loss", "loss"
     field, _, metric = name.rpartition(".")
     if metric in FIELD:
         label, kind = FIELD[metric]
@@ -102,12 +116,13 @@ def _wording(name: str) -> tuple[str, Kind]:
     return WHOLE.get(name, (name, "number"))
 
 
-def sample(evaluation: Mapping[str, Any]) -> str:
+def sample(evaluation: Mapping[str, Any], of: str = "validation") -> str:
     """What the numbers rest on, in one sentence; empty when nothing was measured."""
-    rows, generated = evaluation.get("rows"), evaluation.get("generated")
+    found = part(evaluation, of)
+    rows, generated = found.get("rows"), found.get("generated")
     if not rows:
         return ""
-    text = f"Loss on {rows:,} validation rows"
+    text = f"Loss on {rows:,} {of} rows"
     if not generated:
         return f"{text}; no answers were generated."
     return f"{text}; answers on {generated:,} of them, so one answer is {100 / generated:.1f} points."

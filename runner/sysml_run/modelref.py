@@ -1,4 +1,4 @@
-"""What `model.base_model` means: the form it is written in and where its files are. Imports no training library."""
+"""The models a recipe names, the form each is written in and where its files are. Imports no training library."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import UsageError
+from .recipe import Recipe
 
 ARCHITECTURES = ("llama", "mistral", "mixtral", "qwen2")  # of which tiny random models are made
 VOCABULARY = 1024  # tokens of the tokenizer made for a tiny model
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ADAPTER = "adapter_config.json"
+TRAINED = "model.trained"
 FORMS = "a hub id (owner/name), a folder, a .gguf file, package:MODULE/FILE or tiny:ARCHITECTURE"
 
 
@@ -27,6 +29,32 @@ class ModelRef:
     @property
     def path(self) -> Path:
         return Path(self.where)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model that a recipe names; `weights` says whether more than its tokenizer is used."""
+
+    pointer: str
+    name: str
+    revision: str | None = None
+    weights: bool = True
+
+    def ref(self) -> ModelRef:
+        """Raises UsageError as `locate` does."""
+        return trained(self.name) if self.pointer == TRAINED else locate(self.name)
+
+
+def models(recipe: Recipe) -> list[Named]:
+    """Base model, tokenizer where it is another's, the model trained elsewhere, and the teacher."""
+    model, found = recipe.model, [Named("model.base_model", recipe.model.base_model, recipe.model.revision)]
+    if model.tokenizer is not None:
+        found.append(Named("model.tokenizer", model.tokenizer, weights=False))
+    if model.trained is not None:
+        found.append(Named(TRAINED, model.trained))
+    if recipe.distillation is not None:
+        found.append(Named("distillation.teacher", recipe.distillation.teacher))
+    return found
 
 
 def locate(name: str) -> ModelRef:

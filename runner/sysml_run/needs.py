@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -24,8 +25,12 @@ INSTALL: Mapping[str, str] = {
     "gguf": EXTRA,
     "libgguf": EXTRA,
     "llama_cpp": "pip install llama-cpp-python",
+    **{name: f"pip install 'sysml-run[{name}]'" for name in ("tensorboard", "mlflow", "wandb", "trackio")},
+    **dict.fromkeys(("jsonschema", "rouge_score"), "pip install 'sysml-run[metrics]'"),
     **dict.fromkeys(("gptqmodel", "optimum"), "pip install 'sysml-run[gptq]'"),
 }
+METRICS: Mapping[str, str] = {"schema_valid": "jsonschema", "rouge_l": "rouge_score"}  # what computes each
+SMALLER: Mapping[str, str] = {"mlflow": "mlflow-skinny"}  # a package of another name that brings the same
 MODULES = (*TRAINING, *INSTALL, "bitsandbytes", "huggingface_hub")
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?\s*([^;\s]*)\s*;\s*extra == .(\w+).$")
 CLAUSE = re.compile(r"(==|!=|<=|>=|<|>)\s*([^,]+)")
@@ -69,7 +74,8 @@ def libraries(recipe: Recipe) -> tuple[str, ...]:
         needed.append("liger_kernel")
     if recipe.model.attn_implementation == "flash_attention_2" and find_spec("kernels") is None:
         needed.append("flash_attn")
-    return (*needed, *_launching(recipe))
+    needed += [METRICS[one] for one in recipe.evaluation.metrics if isinstance(one, str) and one in METRICS]
+    return (*needed, *recipe.tracking, *_launching(recipe))
 
 
 def _launching(recipe: Recipe) -> tuple[str, ...]:
@@ -94,10 +100,10 @@ def look(name: str, extra: str = "train") -> Library:
     """What is installed under a name, which is also the name it is imported by. Imports nothing."""
     from importlib import metadata  # takes longer to import than a recipe to check
 
-    try:
-        version: str | None = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        version = None
+    version: str | None = None
+    for package in (SMALLER.get(name, name), name):
+        with suppress(metadata.PackageNotFoundError):
+            version = metadata.version(package)
     return Library(name, version, pins(extra=extra).get(name, ""))
 
 

@@ -85,6 +85,10 @@ def _plan(made: argparse.ArgumentParser) -> None:
     made.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe file")
     _changes(made)
     _machine(made)
+    made.add_argument("--fit", action="store_true", help="the smallest changes by which training fits its memory")
+    machines = lambda text: text.split(",")  # noqa: E731 - argparse calls it
+    made.add_argument("--compare", type=machines, metavar="H,…", help="a row for each machine: memory, verdict, hours")
+    made.add_argument("--trace", action="store_true", help="the memory of one step on empty tensors, for any model")
     made.add_argument("--write", type=Path, metavar="DIR", help="write the run directory, ready to be run by hand")
     clusters = ("slurm", "kubernetes", "skypilot", "gcloud")
     made.add_argument("--target", choices=clusters, help="a job for a cluster around the same commands")
@@ -179,10 +183,13 @@ sysml-run validate 'recipes/**/*.yaml' --format github
 git show HEAD:recipes/quickstart.yaml | sysml-run validate -""",
     ),
     "plan": Command(
-        "Everything that would run, on screen, as JSON or as files that run by hand.",
+        "Everything that would run and whether it fits, on screen, as JSON or as files that run by hand.",
         _plan,
         """\
 sysml-run plan recipes/quickstart.yaml
+sysml-run plan recipes/quickstart.yaml --fit              the smallest changes by which it fits
+sysml-run plan recipes/quickstart.yaml --compare gpu:1xh100-80gb,gpu:8xa100-40gb,tpu:v3-8
+sysml-run plan recipes/quickstart.yaml --trace            memory of a model that no formula is known for
 sysml-run plan recipes/quickstart.yaml --write DIR        the run directory, ready to be run by hand
 sysml-run plan recipes/quickstart.yaml --write DIR --target slurm         and DIR/launch/slurm.sbatch
 sysml-run plan recipes/quickstart.yaml --format json""",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import slices
+from . import slices, teachers
 from .backends import BACKENDS, named
 from .backends.base import ON_CPU, Derived, Launch, shell
 from .errors import UsageError
@@ -33,13 +33,23 @@ class Stage:
     wanted: Callable[[Recipe], bool] = lambda _: True
 
 
+def kept(recipe: Recipe) -> bool:
+    """Whether a model comes of it; a fold of cross-validation is only measured."""
+    return recipe.evaluation.cross_validation is None
+
+
 STAGES = (
     Stage("prepare", "rows -> tokens and labels"),
+    Stage("teacher", "its predictions of the training rows", teachers.wanted),
     Stage("train", "fine-tune"),
     Stage("evaluate", "loss and answers before and after"),
-    Stage("merge", "adapter into base, proven equal", lambda recipe: recipe.lora is not None),
-    Stage("quantize", "GGUF and GPTQ copies, each measured", lambda recipe: bool(recipe.quantization.export)),
-    Stage("package", "a folder that loads offline"),
+    Stage("merge", "adapter into base, proven equal", lambda recipe: recipe.lora is not None and kept(recipe)),
+    Stage(
+        "quantize",
+        "GGUF and GPTQ copies, each measured",
+        lambda recipe: bool(recipe.quantization.export) and kept(recipe),
+    ),
+    Stage("package", "a folder that loads offline", kept),
     Stage("report", "report.html"),
 )
 
@@ -56,10 +66,11 @@ class Settled:
 
 @dataclass(frozen=True)
 class Plan(Settled):
-    """What would run."""
+    """What would run, as seen from `machine`."""
 
     batch: Mapping[str, int]
     launches: tuple[Launch, ...]
+    machine: Machine
 
 
 def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = False) -> Plan:
@@ -68,7 +79,7 @@ def make(resolved: Resolved, machine: Machine, run: str, *, offline: bool = Fals
     recipe = settled.recipe
     env = {**ENV, **(OFFLINE if offline else {})}
     launches = tuple(_launch(stage, recipe, machine, run, env) for stage in STAGES if stage.wanted(recipe))
-    return Plan(recipe, settled.values, settled.sources, settled.derived, batch(recipe), launches)
+    return Plan(recipe, settled.values, settled.sources, settled.derived, batch(recipe), launches, machine)
 
 
 def settle(resolved: Resolved, machine: Machine) -> Settled:

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from . import counts, schedule
-from .plan import Plan, command
+from . import counts, outlook, schedule, stagefiles
+from .backends.base import Launch
+from .plan import STAGES, Plan, command
+from .position import pointer
+from .prepared import Counted
 from .recipe import Recipe
+from .resolve import DEFAULT
 
+WIDTH = 120
 UNITS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
 
 
-def values(plan: Plan, source: str, rows: int | None = None) -> dict[str, Any]:
-    """The `plan` contract; `steps` is null where it takes the number of training `rows`, `memory` is not computed.
+def values(plan: Plan, source: str, counted: Counted | None = None) -> dict[str, Any]:
+    """The `plan` contract; `steps` is null where it takes rows that were not `counted`, `memory` for unknown models.
 
     `parameters` is null for a model that is not at hand. Raises UsageError for one whose files cannot be read.
     """
-    counted = counts.parameters(plan.recipe)
-    steps = schedule.steps(rows, plan.batch, plan.recipe)
+    found = counts.parameters(plan.recipe)
+    steps = schedule.steps(counted.rows["train"] if counted else None, plan.batch, plan.recipe)
     return {
         "recipe": source,
         "hardware": plan.values["hardware"],
         "batch": dict(plan.batch),
         "steps": asdict(steps) if steps else None,
-        "parameters": counted and {name: getattr(counted, name) for name in ("total", "trainable", "adapter_bytes")},
-        "memory": None,
+        "parameters": found and {name: getattr(found, name) for name in ("total", "trainable", "adapter_bytes")},
+        **outlook.values(outlook.look(plan.recipe, plan.machine, counted)),
         "derived": [{"pointer": item.pointer, "value": item.value, "reason": item.reason} for item in plan.derived],
-        "launch": [
-            {"stage": item.stage, "argv": list(item.argv), "env": dict(item.env), "files": dict(item.files)}
-            for item in plan.launches
-        ],
+        "defaulted": defaulted(plan),
+        "launch": [_launch(item, plan.recipe) for item in plan.launches],
         "problems": [],
     }
 
 
-def text(plan: Plan, *, commands: bool) -> str:
-    """What runs on what, each derived value with its reason, and, if asked, the command of each stage."""
+def _launch(item: Launch, recipe: Recipe) -> dict[str, Any]:
+    files = stagefiles.FILES[item.stage]
+    return {
+        "stage": item.stage,
+        "inputs": list(files.inputs(recipe)),
+        "outputs": list(files.outputs(recipe)),
+        "argv": list(item.argv),
+        "env": dict(item.env),
+        "files": dict(item.files),
+    }
+
+
+def defaulted(plan: Plan) -> list[str]:
+    """The keys that nobody wrote and nothing was derived for."""
+    return [name for name, source in plan.sources.items() if source == DEFAULT]
+
+
+def text(plan: Plan, counted: Counted | None = None, *, commands: bool) -> str:
+    """What runs on what, what it needs, each derived value with its reason; if asked, each stage in full."""
     recipe, batch = plan.recipe, plan.batch
     method = f"LoRA r={recipe.lora.r}" if recipe.lora else "full fine-tune"
     length = (
@@ -48,12 +72,45 @@ def text(plan: Plan, *, commands: bool) -> str:
         f"  batch  {batch['micro']} rows x {batch['accumulation']} accumulation x {batch['world_size']} devices"
         f" = {batch['effective']} rows a step, {length}",
         *_parameters(recipe),
+        *outlook.lines(outlook.look(recipe, plan.machine, counted)),
         *(f"  {item.pointer} = {item.value}: {item.reason}" for item in plan.derived),
         f"  stages {', '.join(launch.stage for launch in plan.launches)}",
     ]
     if commands:
-        lines += ["", *(command(launch) for launch in plan.launches)]
+        lines += [_defaults(plan), *(line for launch in plan.launches for line in ("", *_stage(launch, plan)))]
     return "\n".join(lines) + "\n"
+
+
+def _stage(launch: Launch, plan: Plan) -> Iterator[str]:
+    """What it is, what goes in and comes out, the files written for it, and the line that runs it by hand."""
+    does = next(stage.does for stage in STAGES if stage.name == launch.stage)
+    files = stagefiles.FILES[launch.stage]
+    yield f"{launch.stage}: {does}"
+    yield f"  in   {', '.join(map(_near, files.inputs(plan.recipe)))}"
+    yield f"  out  {', '.join(files.outputs(plan.recipe))}"
+    if launch.files:
+        yield f"  with {', '.join(launch.files)}"
+    yield command(launch)
+
+
+def _defaults(plan: Plan) -> str:
+    """Every key that was not written, with its value."""
+    left = defaulted(plan)
+    words = "  ".join(f"{name}={json.dumps(_at(plan.values, name))}" for name in left)
+    head = f"  by default ({len(left)} keys)  "
+    return textwrap.fill(head + words, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def _at(values: Any, name: str) -> Any:
+    for part in pointer(name):
+        values = values[part]
+    return values
+
+
+def _near(name: str) -> str:
+    """A path from the current folder when it is below it; other names as they are."""
+    path, here = Path(name), Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else name
 
 
 def _parameters(recipe: Recipe) -> list[str]:

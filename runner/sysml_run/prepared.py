@@ -102,6 +102,7 @@ def key(recipe: Recipe, files: Sequence[Sequence[Source]], tokenizer: Path) -> s
     shaped = {
         "datasets": [_described(dataset, found) for dataset, found in zip(recipe.datasets, files, strict=True)],
         "split": asdict(recipe.split),
+        "fold": _fold(recipe),
         "prompt": prompt,
         "tokenizer": modelfiles.digest(tokenizer),
         "seed": recipe.seed,
@@ -109,6 +110,12 @@ def key(recipe: Recipe, files: Sequence[Sequence[Source]], tokenizer: Path) -> s
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()
+
+
+def _fold(recipe: Recipe) -> list[int] | None:
+    """Of cross-validation: which of how many; before a fold is chosen the rows are looked at as in the first."""
+    found = recipe.evaluation.cross_validation
+    return None if found is None else [found.fold or 1, found.folds]
 
 
 def _described(dataset: Dataset, files: Sequence[Source]) -> dict[str, Any]:

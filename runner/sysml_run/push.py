@@ -13,7 +13,6 @@ from . import caches, needs
 from .errors import StageError, UsageError
 
 REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-OTHER_NAMES = ("HUGGINGFACE_TOKEN", "HUGGINGFACE_HUB_TOKEN")  # which the library does not look at
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 STATUSES = {401: "the token is refused", 403: "the token may not write there", 404: "there is no such owner"}
 
@@ -71,8 +70,8 @@ def _token() -> str | None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # which the library reads when it is imported
     from huggingface_hub import get_token
 
-    named = (os.environ.get(name, "").strip() for name in OTHER_NAMES)
-    return get_token() or next(filter(None, named), None)
+    caches.hand_token()
+    return get_token()
 
 
 def _reason(error: Exception) -> str:

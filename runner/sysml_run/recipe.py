@@ -108,11 +108,15 @@ class AdamW:
     name: Literal["adamw"]
     learning_rate: float
     weight_decay: float
-    lr_scheduler: Literal["linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt"]
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt", "reduce_lr_on_plateau"
+    ]
     warmup_ratio: float | None
     warmup_steps: int | None
     min_lr_ratio: float
     num_cycles: int
+    plateau_factor: float
+    plateau_patience: int
     betas: tuple[float, ...]
     epsilon: float
 
@@ -122,11 +126,15 @@ class AdamW8bit:
     name: Literal["adamw_8bit"]
     learning_rate: float
     weight_decay: float
-    lr_scheduler: Literal["linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt"]
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt", "reduce_lr_on_plateau"
+    ]
     warmup_ratio: float | None
     warmup_steps: int | None
     min_lr_ratio: float
     num_cycles: int
+    plateau_factor: float
+    plateau_patience: int
     betas: tuple[float, ...]
     epsilon: float
 
@@ -136,11 +144,15 @@ class Lion:
     name: Literal["lion"]
     learning_rate: float
     weight_decay: float
-    lr_scheduler: Literal["linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt"]
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt", "reduce_lr_on_plateau"
+    ]
     warmup_ratio: float | None
     warmup_steps: int | None
     min_lr_ratio: float
     num_cycles: int
+    plateau_factor: float
+    plateau_patience: int
     betas: tuple[float, ...]
 
 
@@ -149,11 +161,15 @@ class Lion8bit:
     name: Literal["lion_8bit"]
     learning_rate: float
     weight_decay: float
-    lr_scheduler: Literal["linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt"]
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt", "reduce_lr_on_plateau"
+    ]
     warmup_ratio: float | None
     warmup_steps: int | None
     min_lr_ratio: float
     num_cycles: int
+    plateau_factor: float
+    plateau_patience: int
     betas: tuple[float, ...]
 
 
@@ -162,11 +178,15 @@ class Adafactor:
     name: Literal["adafactor"]
     learning_rate: float
     weight_decay: float
-    lr_scheduler: Literal["linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt"]
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt", "reduce_lr_on_plateau"
+    ]
     warmup_ratio: float | None
     warmup_steps: int | None
     min_lr_ratio: float
     num_cycles: int
+    plateau_factor: float
+    plateau_patience: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +194,15 @@ class Sgd:
     name: Literal["sgd"]
     learning_rate: float
     weight_decay: float
-    lr_scheduler: Literal["linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt"]
+    lr_scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "constant", "inverse_sqrt", "reduce_lr_on_plateau"
+    ]
     warmup_ratio: float | None
     warmup_steps: int | None
     min_lr_ratio: float
     num_cycles: int
+    plateau_factor: float
+    plateau_patience: int
 
 
 Optimizer = AdamW | AdamW8bit | Lion | Lion8bit | Adafactor | Sgd
@@ -193,6 +217,7 @@ class Training:
     effective_batch_size: int | None
     gradient_checkpointing: bool
     max_grad_norm: float
+    max_loss_spike: float | None
     logging_steps: int
     save_steps: int | None
     keep_checkpoints: int
@@ -218,7 +243,13 @@ class Generate:
 @dataclass(frozen=True, slots=True)
 class FieldMetric:
     field: str
-    metric: Literal["accuracy", "f1_macro", "mae"]
+    metric: Literal["accuracy", "f1_macro", "f1_micro", "mae"]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    folds: int
+    fold: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +259,12 @@ class Evaluation:
     best: Best | None
     early_stopping: EarlyStopping | None
     generate: Generate | None
-    metrics: tuple[Literal["json_valid", "exact_match"] | FieldMetric, ...]
+    metrics: tuple[
+        Literal["json_valid", "schema_valid", "exact_match", "field_accuracy", "rouge_l", "tool_calls"] | FieldMetric,
+        ...,
+    ]
+    json_schema: str | None
+    cross_validation: CrossValidation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +341,7 @@ class Distillation:
     teacher: str
     temperature: float
     alpha: float
+    top_k: int
 
 
 @dataclass(frozen=True, slots=True)

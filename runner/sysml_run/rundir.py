@@ -72,6 +72,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def tracking(self) -> Path:
+        """One folder for each experiment tracker, in its own form."""
+        return self.path / "tracking"
+
+    @property
     def evaluation(self) -> Path:
         """Before and after, as one JSON object."""
         return self.path / "evaluation.json"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from .recipe import Optimizer, Recipe
 
+PLATEAU = "reduce_lr_on_plateau"
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -96,17 +98,18 @@ SHAPES: Mapping[str, Callable[[Optimizer, int, int, int], float]] = {
     "cosine_with_restarts": _restarts,
     "constant": _constant,
     "inverse_sqrt": _inverse_sqrt,
+    PLATEAU: _constant,  # the most it is: what it falls by hangs on losses
 }
 
 
 def milestones(recipe: Recipe, found: Steps | None) -> dict[str, float | None]:
     """The rate at the start, after the warm-up, half way and at the end; None where that takes the number of steps."""
     optimizer = recipe.optimizer
-    if found is not None:
+    if found is not None and optimizer.lr_scheduler != PLATEAU:
         at = {"start": 0, "after_warmup": min(found.warmup, found.total), "half": found.total // 2, "end": found.total}
         return {name: learning_rate(recipe, step, found.total) for name, step in at.items()}
     warm = bool(optimizer.warmup_steps or optimizer.warmup_ratio)
-    counted = bool(optimizer.warmup_steps) or optimizer.lr_scheduler == "inverse_sqrt"
+    counted = bool(optimizer.warmup_steps) or optimizer.lr_scheduler in ("inverse_sqrt", PLATEAU)
     return {
         "start": 0.0 if warm else optimizer.learning_rate,
         "after_warmup": optimizer.learning_rate,

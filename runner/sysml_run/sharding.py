@@ -79,4 +79,4 @@ def _state(recipe: Recipe, machine: Machine, stage: int) -> int | None:
         return None
     if found is None:
         return None
-    return sum(size for name, size in found.items() if name != "host" or isinstance(hardware, HardwareCpu))
+    return sum(size for name, size in found.items() if name != "host")

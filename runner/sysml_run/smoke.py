@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import architecture as architectures
@@ -77,6 +78,7 @@ def _swaps(document: Document, recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     """Every key --smoke changes, with its value; `here` has changed the first of them."""
     yield ("name",), f"{recipe.name}-smoke"
     yield from _model(recipe)
+    yield from _teacher(recipe)
     yield from _rows(recipe)
     yield from _length(recipe)
     yield from _evaluation(recipe)
@@ -105,11 +107,23 @@ def _model(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
         yield ("model", "kernels"), "auto"
 
 
+def _teacher(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
+    """A tiny one of its own architecture, or of the base model's where none is made of it; it fits any tokenizer."""
+    if recipe.distillation is None:
+        return
+    try:
+        made = architecture(recipe.distillation.teacher)
+    except UsageError:
+        made = architecture(recipe.model.base_model, recipe.model.revision)
+    yield ("distillation", "teacher"), f"tiny:{made}"
+
+
 def _rows(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
-    """A few rows of each dataset; the shipped sample of its type where the file is not here."""
+    """A few rows of each dataset; the shipped sample of its type, or of its name, where the file is not here."""
     for number, dataset in enumerate(recipe.datasets):
         yield ("datasets", number, "max_rows"), ROWS
-        sample = resources.samples() / f"{dataset.type}.jsonl"
+        name = Path(dataset.path).name if dataset.type == "rows" else f"{dataset.type}.jsonl"
+        sample = resources.samples() / name
         if not there(dataset.path) and sample.is_file():
             yield ("datasets", number, "path"), str(sample)
     yield ("split", "validation"), 0.25
@@ -138,6 +152,8 @@ def _evaluation(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:
     if recipe.evaluation.generate:
         yield ("evaluation", "generate", "rows"), 4
         yield ("evaluation", "generate", "max_new_tokens"), 16
+    if recipe.evaluation.cross_validation:
+        yield ("evaluation", "cross_validation", "folds"), 2
 
 
 def _copies(recipe: Recipe) -> Iterator[tuple[Pointer, Any]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .measures import MINUS, Measure, duration, measures, sample
+from . import crossval, peaks
+from .measures import MINUS, Measure, duration, measures, part, sample
 from .rundir import RunDir, read_json
 
 PLACES = (
@@ -21,7 +22,8 @@ PLACES = (
 
 def summary(rundir: RunDir) -> str:
     """Plain text in aligned columns, for whatever stages the run has; never fails for what is not there."""
-    blocks = [_head(rundir), _numbers(rundir), _places(rundir), _times(rundir)]
+    blocks = [_head(rundir), _numbers(rundir), _numbers(rundir, "test"), _folds(rundir), _places(rundir)]
+    blocks.append(_ending(rundir))
     return "\n\n".join("\n".join(lines) for lines in map(list, blocks) if lines)
 
 
@@ -52,21 +54,45 @@ def _head(rundir: RunDir) -> Iterator[str]:
     yield f"{values['name']}: {values['model']['base_model']}, {near(rundir.path)}"
 
 
-def _numbers(rundir: RunDir) -> Iterator[str]:
+def _numbers(rundir: RunDir, of: str = "validation") -> Iterator[str]:
     if not rundir.evaluation.is_file():
         return
     evaluation = read_json(rundir.evaluation)
-    rows = [("", "before", "after", "change", ""), *map(_row, measures(evaluation))]
+    rows = [("", "before", "after", "change", ""), *map(_row, measures(evaluation, of))]
     if len(rows) > 1:
         yield from table(rows, right=(1, 2, 3))
-        yield sample(evaluation)
+        yield sample(evaluation, of)
+
+
+def _folds(rundir: RunDir) -> Iterator[str]:
+    """Of cross-validation: the mean of every figure over the folds, and how far single folds are from it."""
+    path = rundir / crossval.NAME
+    if not path.is_file():
+        return
+    found = read_json(path)
+    means = crossval.means(found)
+    for of in [name for name in ("validation", "test") if part(means, name)]:
+        spread = part(found, of)["after"]
+        rows = [_spread_row(each, spread[each.name]["std"]) for each in measures(means, of)]
+        yield from (*table([("", "before", "after", "+/-", "change"), *rows], right=(1, 2, 3, 4)), "")
+    yield f"Means of {found['folds']} folds, which validated {found['rows']:,} rows; +/- is one standard deviation."
+    yield "Without evaluation.cross_validation the same recipe makes the model."
+
+
+def _spread_row(measure: Measure, std: float | None) -> tuple[str, ...]:
+    label, before, after, change, _ = _row(measure)
+    return label, before, after, _plain(measure.shown(std)), change
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("\N{EN DASH}", "-").replace(MINUS, "-")
 
 
 def _row(measure: Measure) -> tuple[str, ...]:
     notes = [measure.verdict if measure.verdict == "worse" else "", measure.caution]
     before, after = measure.shown(measure.before), measure.shown(measure.after)
     cells = (measure.label, before, after, measure.change, "; ".join(filter(None, notes)))
-    return tuple(cell.replace("\N{EN DASH}", "-").replace(MINUS, "-") for cell in cells)
+    return tuple(map(_plain, cells))
 
 
 def _places(rundir: RunDir) -> Iterator[str]:
@@ -76,6 +102,17 @@ def _places(rundir: RunDir) -> Iterator[str]:
         rows.append(("published", near(Path(published))))
     if rows:
         yield from table(rows)
+
+
+def _ending(rundir: RunDir) -> Iterator[str]:
+    yield from _memory(rundir)
+    yield from _times(rundir)
+
+
+def _memory(rundir: RunDir) -> Iterator[str]:
+    found = records(rundir).get("train", {}).get("memory")
+    if found:
+        yield f"memory at the peak of training: {peaks.words(found, read_json(rundir.recipe)['values'])}"
 
 
 def _times(rundir: RunDir) -> Iterator[str]:

@@ -21,9 +21,7 @@ class Unbuilt:
 
 
 UNBUILT = (
-    Unbuilt("distillation", lambda it, _: it is not None, "distillation", "remove the section"),
     Unbuilt("search", lambda it, _: it is not None, "search", "remove the section"),
-    Unbuilt("tracking.*", lambda *_: True, "tracking with {it}", "remove it; metrics.jsonl has every figure"),
     Unbuilt("datasets.*.type", lambda it, _: it == "preference", "training on pairs", "write type: rows and a map"),
 )
 

@@ -159,6 +159,44 @@ def test_every_adapter_is_counted(tmp_path: Path, name: str, lora: str) -> None:
         assert sum(counted.matched.values()) == sum(hasattr(module, "lora_A") for module in model.modules())
 
 
+GRID = {  # for every shipped size: a rank, and what stands beside what
+    "all-linear": "{r: 16}",
+    "attention, scaled by the root of the rank": "{r: 64, target_modules: attention, use_rslora: true}",
+    "queries and values with DoRA": "{r: 8, target_modules: [q_proj, v_proj], use_dora: true}",
+    "feed-forward": "{r: 128, target_modules: [down_proj, up_proj]}",
+}
+
+
+def sizes() -> list[str]:
+    """One name of each size in the catalogue; how long a text may be changes no weight."""
+    rows = {name: dict(row["config"]) for name, row in architecture.catalogue().items()}
+    return [
+        *{json.dumps(row | {"max_position_embeddings": 0}, sort_keys=True): name for name, row in rows.items()}.values()
+    ]
+
+
+@pytest.mark.parametrize("name", sizes())
+def test_every_shipped_size_is_counted(name: str) -> None:
+    """What transformers builds without memory."""
+    whole = counts.parameters(recipe(name, "lora=null"))
+    assert whole is not None
+    assert whole.total == built(dict(architecture.catalogue()[name]["config"])).num_parameters()
+
+
+@pytest.mark.parametrize("name", sizes())
+def test_adapters_of_every_shipped_size_are_counted(tmp_path: Path, name: str) -> None:
+    """What PEFT prints of them; of three layers, since all are alike."""
+    config = dict(architecture.catalogue()[name]["config"]) | {"num_hidden_layers": 3}
+    for lora in GRID.values():
+        wanted = recipe(saved(tmp_path, config), f"lora={lora}")
+        found, refused = counts.parameters(wanted), counts.unmatched(wanted)
+        if refused:  # the experts of a mixture have neither
+            continue
+        trainable, everything = adapted(wanted, built(config)).get_nb_trainable_parameters()
+        assert found is not None
+        assert (found.trainable, found.total) == (trainable, everything - trainable)
+
+
 TARGETS = ("q_proj", "gate_proj", "up_proj", "gate", "w1", "w2", "w3", "gate_up_proj", "down_proj", "experts", "proj")
 
 

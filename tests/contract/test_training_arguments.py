@@ -133,7 +133,7 @@ def expected(scheduler: str, step: int, warmup: int, floor: float = 0.0, cycles:
             return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
         case "cosine_with_restarts":
             return 0.5 * (1 + math.cos(math.pi * (cycles * done % 1.0))) if done < 1 else 0.0
-        case "constant":
+        case "constant" | "reduce_lr_on_plateau":  # which falls by the validation loss: tests/worker/test_plateau.py
             return 1.0
         case "inverse_sqrt":
             return math.sqrt(warmup / step)

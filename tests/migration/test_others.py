@@ -14,6 +14,7 @@ from .conftest import Settle
 
 FACTORY = "model_name_or_path: owner/model\nstage: sft\ndataset: mine\n"
 TRL = "model_name_or_path: owner/model\ndataset_name: owner/rows\n"
+PLATEAU = "lr_scheduler_type: reduce_lr_on_plateau\neval_strategy: steps\neval_steps: 5"
 TUNE = "model: {_component_: torchtune.models.llama3.llama3_8b}\ncheckpointer: {checkpoint_dir: owner/model}\n"
 
 
@@ -142,6 +143,10 @@ def test_trl_does_this_unasked(settle: Settle) -> None:
             "optimizer.min_lr_ratio",
             0.1,
         ),
+        (f"{PLATEAU}\nlr_scheduler_kwargs: {{factor: 0.3}}", "optimizer.plateau_factor", 0.3),
+        (f"{PLATEAU}\nlr_scheduler_kwargs: {{patience: 4}}", "optimizer.plateau_patience", 4),
+        (PLATEAU, "optimizer.plateau_factor", 0.1),
+        (PLATEAU, "optimizer.plateau_patience", 10),
         ("report_to: tensorboard", "tracking", ["tensorboard"]),
         ("save_strategy: epoch", "training.num_epochs", 3),
         ("lr_scheduler_type: polynomial", "optimizer.lr_scheduler", "cosine"),

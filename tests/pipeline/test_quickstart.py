@@ -50,7 +50,7 @@ def test_the_table_is_printed(run: tuple[Path, str]) -> None:
         assert words in run[1]
 
 
-EXPORTS = "[{method: gguf}, {method: gptq, group_size: 64, calibration: {samples: 32}}]"
+EXPORTS = "[{method: gguf}, {method: gptq, group_size: 128, calibration: {samples: 32}}]"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def copies(run: tuple[Path, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     return figures, json.loads((run[0] / "records/quantize.json").read_text())["copies"]
 
 
-@pytest.mark.parametrize(("name", "bits"), [("gguf-Q4_K_M", 7.0), ("gptq-4bit-g64", 9.0)])
+@pytest.mark.parametrize(("name", "bits"), [("gguf-Q4_K_M", 7.0), ("gptq-4bit-g128", 9.0)])
 def test_copies_answer_like_the_trained_model(
     copies: tuple[dict[str, Any], dict[str, Any]], name: str, bits: float
 ) -> None:

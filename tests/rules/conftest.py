@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sysml_run import document, overrides, rules, validate
+from sysml_run import caches, document, overrides, rules, validate
 from sysml_run.errors import Problem
 from sysml_run.resolve import resolve
 
@@ -21,7 +21,7 @@ datasets:
 optimizer: {name: adamw, learning_rate: 2e-4}
 training: {num_epochs: 1}
 """
-HUB = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+HUB = (*caches.TOKENS, "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 
 Check = Callable[..., list[Problem]]
 

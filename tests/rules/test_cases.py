@@ -45,7 +45,7 @@ def errors(read: Document) -> list[Problem]:
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
 def test_every_rule_has_a_case(rule: rules.Rule, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = recipes()
-    if rule in (rules.extras.export_tools, rules.extras.trackers):
+    if rule in (rules.extras.export_tools, rules.extras.trackers, rules.extras.metric_tools):
         monkeypatch.setattr(sys, "path", [])  # where everything is installed, nothing is missing
     assert any(list(rule(recipe)) for recipe in found), (
         f"make tests/cases/*valid/<name>/ in which {rule.__name__} fires"

@@ -20,9 +20,7 @@ ASKED = {
     "hardware.offload.optimizer": ["hardware={accelerator: cpu, zero_stage: 2, offload: {optimizer: cpu}}"],
     "hardware.offload.parameters": ["hardware={accelerator: cpu, zero_stage: 3, offload: {parameters: nvme}}"],
     "quantization.export.*.method": ["quantization.export=[{method: gguf}]"],
-    "distillation": ["distillation.teacher=tiny:mistral"],
     "search": ["search.space={seed: [1, 2]}"],
-    "tracking.*": ["tracking=[mlflow]"],
     "prompt.template": ["prompt.template=alpaca"],
     "prompt.packing": ["prompt.packing=true"],
     "prompt.padding": ["prompt.padding=bucketed"],
@@ -70,9 +68,9 @@ def test_what_is_not_built_stops_a_run_and_is_left_out_of_a_check(pointer: str, 
 
 def test_a_check_says_nothing_of_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    exports = ["tracking=[trackio]", "quantization.export=[{method: gptq, group_size: 32}]"]
-    assert found(tmp_path, *exports) == []
-    assert {one.severity for one in found(tmp_path, *exports, running=True)} == {"error"}
+    asked = ["evaluation={generate: {}, metrics: [rouge_l]}", "quantization.export=[{method: gptq, group_size: 32}]"]
+    assert found(tmp_path, *asked) == []
+    assert {one.severity for one in found(tmp_path, *asked, running=True)} == {"error"}
 
 
 def test_models_that_are_not_here(check, tmp_path: Path) -> None:
@@ -103,7 +101,7 @@ TOOLS = {
         "gguf and libgguf",
         "pip install 'sysml-run[train]'",
     ),
-    "tracking=[trackio]": ("trackio", "pip install trackio"),
+    "evaluation={generate: {}, metrics: [json_valid, rouge_l]}": ("rouge_score", "pip install 'sysml-run[metrics]'"),
 }
 
 
@@ -113,13 +111,27 @@ def test_libraries_that_are_not_installed(assignment: str, tmp_path: Path, monke
     (tmp_path / "rows.jsonl").write_text("{}\n")
     read = overrides.apply(document.parse(MINIMAL, str(tmp_path / "r.yaml")), [assignment])
     recipe = resolve(read).recipe
-    for name in ("gguf", "libgguf", "gptqmodel", "optimum", "trackio"):
+    for name in ("gguf", "libgguf", "gptqmodel", "optimum", "rouge_score"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "path", [])
-    (finding,) = [*rules.extras.export_tools(recipe), *rules.extras.trackers(recipe)]
+    (finding,) = [*rules.extras.export_tools(recipe), *rules.extras.metric_tools(recipe)]
     library, hint = TOOLS[assignment]
     assert finding.message.endswith(f"takes {library}, not installed here")
     assert (finding.hint, finding.later, finding.severity) == (hint, True, "error")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb", "trackio"])
+def test_a_tracker_that_is_not_installed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said of a recipe that is looked at too: whoever writes one line of it should know of the other."""
+    assert found(tmp_path, f"tracking=[{name}]", running=True) == []
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [])
+    (warning,) = found(tmp_path, f"tracking=[{name}]")
+    (error,) = found(tmp_path, f"tracking=[{name}]", running=True)
+    assert (warning.severity, error.severity) == ("warning", "error")
+    assert warning.message == error.message == f"tracking with {name} takes {name}, not installed here"
+    assert warning.hint == f"pip install 'sysml-run[{name}]'"
+    assert (warning.pointer, warning.line) == ("tracking.0", None)
 
 
 def test_libraries_that_are_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_numbers_that_nobody_would_read_are_short(check) -> None:
 def test_a_token_opens_gated_models(check, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (problem,) = check(GATED)
     assert problem.message == "meta-llama/Llama-3.1-8B is gated, and no token is set"
-    for name, value in {"HF_TOKEN": "hf_x", "HUGGING_FACE_HUB_TOKEN": "hf_x", "HF_HUB_OFFLINE": "true"}.items():
+    for name, value in {"HF_TOKEN": "hf_x", "HUGGINGFACE_TOKEN": "hf_x", "HF_HUB_OFFLINE": "true"}.items():
         with monkeypatch.context() as changed:
             changed.setenv(name, value)
             assert check(GATED) == []

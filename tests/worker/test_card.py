@@ -65,3 +65,15 @@ def test_of_an_ordinary_run_nothing_of_it_is_said(tmp_path: Path) -> None:
     found = outcome.read(rundir)
     for text in (card.make(recipe, found, tmp_path / "package"), report.page(found, {})):
         assert not [word for word in ("nf4", "QLoRA", "qlora", "unquantized", "bitsandbytes:") if word in text]
+
+
+def test_test_rows_have_a_table_of_their_own(tmp_path: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path)
+    part = {"rows": 9, "generated": 0, "before": {"loss": 2.0}, "after": {"loss": 1.0}}
+    write_json(rundir.evaluation, read_json(rundir.evaluation) | {"test": part})
+    rundir.model.mkdir(exist_ok=True)
+    (rundir.model / "tokenizer_config.json").write_text("{}")
+    text = card.make(recipe, outcome.read(rundir), rundir.model)
+    assert "On test rows, held out of training and of every choice:" in text
+    assert "| test loss | 2.000 | 1.000 |" in text
+    assert "Loss on 9 test rows; no answers were generated." in text

@@ -22,6 +22,7 @@ from sysml_run.worker import ranks
 here = os.environ["MEETING"]
 torch.distributed.init_process_group("gloo", init_method=f"file://{here}", rank=ranks.rank(), world_size=ranks.world())
 found = [ranks.total(ranks.rank() + 1, 0.5), ranks.any_of(ranks.rank() == 1), ranks.any_of(False), ranks.first()]
+found.append(ranks.highest(ranks.rank() + 1, 0.5))
 ranks.meet()
 print(json.dumps(found))
 ranks.leave(3)
@@ -39,7 +40,7 @@ def test_three_processes_agree(tmp_path: Path) -> None:
     meeting = {"MEETING": str(tmp_path / "meeting"), "WORLD_SIZE": "3"}
     processes = [start(JOIN, {**meeting, "RANK": str(rank)}) for rank in range(3)]
     said = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
-    assert said == [[[6.0, 1.5], True, False, rank == 0] for rank in range(3)]
+    assert said == [[[6.0, 1.5], True, False, rank == 0, [3.0, 0.5]] for rank in range(3)]
     assert [process.returncode for process in processes] == [3, 3, 3]
 
 
@@ -47,7 +48,7 @@ def test_alone_nothing_is_asked_of_others(monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     assert (ranks.rank(), ranks.world(), ranks.first(), ranks.launched()) == (0, 1, True, False)
-    assert ranks.total(2, 0.5) == [2, 0.5]
+    assert ranks.total(2, 0.5) == ranks.highest(2, 0.5) == [2, 0.5]
     assert ranks.any_of(True)
     assert not ranks.any_of(False)
     ranks.meet()

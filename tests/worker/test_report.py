@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from sysml_run import schedule
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, read_json, write_json, write_text
-from sysml_run.worker import figures, report
+from sysml_run.worker import figures, outcome, report
 
 from . import finished_run
 
@@ -125,6 +126,35 @@ def test_a_share_that_does_not_beat_the_commonest_answer_is_marked(tmp_path: Pat
 
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(1)"></pre></html>{{ 7 * 7 }}{% raw %}&lt;'
+
+
+def test_memory_stands_beside_what_was_predicted(tmp_path: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path)
+    assert "Memory at the peak" not in made(recipe, rundir).text
+    memory = {"predicted": {"total": 2 * 10**9}, "measured": {"process": 10**9}, "longest_row": 203}
+    write_json(rundir.record("train"), read_json(rundir.record("train")) | {"memory": memory})
+    words = "predicted 2.00 GB for rows of 256 tokens, of which the longest had 203 (0.50 times as much)"
+    assert f"Memory at the peak 1.00 GB of one process, {words}" in made(recipe, rundir).text
+
+
+def test_test_rows_and_classes_have_tables_of_their_own(tmp_path: Path) -> None:
+    recipe, rundir = finished_run.make(tmp_path)
+    assert "Test rows" not in made(recipe, rundir).text
+    f1 = {"rows": 7, "precision": None, "recall": 0.25, "f1": 0.125}
+    many = {f"class-{at}": {"before": f1, "after": f1 | {"f1": 0.5}} for at in range(14)}
+    few = {"<b>": {"before": f1, "after": f1 | {"precision": 1.0}}}
+    test = {"rows": 9, "generated": 0, "before": {"loss": 2.0}, "after": {"loss": 1.0}}
+    more = {"test": test, "classes": {"severity": many, "x": few}}
+    write_json(rundir.evaluation, read_json(rundir.evaluation) | more)
+    text = " ".join(made(recipe, rundir).text.split())
+    assert "Test rows Before After Change Test loss 2.000 1.000" in text
+    assert "Held out of training and of every choice. Loss on 9 test rows; no answers were generated." in text
+    assert "Classes of severity" in text
+    assert "class-0 7 0.125 0.500 \N{EN DASH} 25.0 %" in text
+    assert "class-11" in text
+    assert "class-12" not in text
+    assert "The 12 commonest of 14" in text
+    assert "<b> 7 0.125 0.125 100.0 % 25.0 %" in text
 
 
 @pytest.mark.parametrize("field", ["id", "prompt", "expected", "before", "after"])
@@ -242,6 +272,25 @@ class TestFigures:
         assert figures.loss([], {}) is None
         assert figures.learning_rate([{"step": 1, "learning_rate": None}]) is None
         assert figures.lengths({"test": {"edges": [0, 1], "counts": [0]}}, 10) is None
+
+    def test_the_schedule_is_drawn_under_what_was_logged(self, tmp_path: Path) -> None:
+        recipe, rundir = finished_run.make(tmp_path)
+        found = outcome.read(rundir)
+        steps = found.train["step0"]["steps"]
+        planned = report.planned(found, recipe)
+        assert [step for step, _ in planned] == [*range(1, steps + 1)]
+        warm = schedule.warmup(recipe.optimizer, steps)
+        assert planned[warm] == (warm + 1, 1e-3)  # the step after the warm-up is the first at the full rate
+        svg = report.draw(found, recipe)["learning_rate"]
+        assert "schedule" in svg
+        assert "logged" in svg
+
+    def test_a_schedule_that_losses_decide_is_not_drawn_ahead(self, tmp_path: Path) -> None:
+        optimizer = {"name": "adamw", "learning_rate": 1e-3, "lr_scheduler": "reduce_lr_on_plateau"}
+        recipe, rundir = finished_run.make(tmp_path, optimizer=optimizer)
+        found = outcome.read(rundir)
+        assert report.planned(found, recipe) == []
+        assert "schedule" not in report.draw(found, recipe)["learning_rate"]
 
     def test_colours_follow_the_page(self) -> None:
         svg = figures.speed([{"step": step, "tokens_per_second": 5.0} for step in range(3)])

@@ -50,6 +50,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], tuple[Any, A
 def test_as_built_it_passes_and_is_recorded(built: Callable[[], tuple[Any, Any]]) -> None:
     facts = step0.check(*built())
     assert facts["lora_modules"] == 14
+    assert facts["decayed_parameters"] == facts["optimizer_parameters"] == facts["trainable_parameters"]
     assert 0 < facts["loss_share"] < 0.5
     assert (facts["first_learning_rate"], facts["peak_learning_rate"]) == (0.0, 1e-2)
     assert facts["end_learning_rate"] == pytest.approx(1e-3)
@@ -110,6 +111,17 @@ def other_class(trainer: Any) -> None:
     trainer.optimizer = torch.optim.SGD([each for each in trainer.model.parameters() if each.requires_grad], lr=1e-2)
 
 
+def built_before_the_adapters(trainer: Any) -> None:
+    """An optimizer of the right class and numbers over the base's weights alone, which nothing trains."""
+    frozen = [each for name, each in trainer.model.named_parameters() if "lora_" not in name]
+    for group, kept in zip(trainer.optimizer.param_groups, (frozen, []), strict=False):
+        group["params"] = kept
+
+
+def one_adapter_left_out(trainer: Any) -> None:
+    trainer.optimizer.param_groups[0]["params"].pop()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -123,6 +135,8 @@ def other_class(trainer: Any) -> None:
         (frozen, "is not trained"),
         (bare_layer, "without an adapter"),
         (other_class, "optimizer is torch.optim.sgd.SGD"),
+        (built_before_the_adapters, "does not hold exactly the trainable parameters"),
+        (one_adapter_left_out, "does not hold exactly the trainable parameters"),
     ],
 )
 def test_a_difference_stops_the_run(

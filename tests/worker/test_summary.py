@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sysml_run import crossval
 from sysml_run.measures import MINUS, Measure, duration, measures, sample, signed
 from sysml_run.rundir import RunDir, read_json, write_json
 from sysml_run.summary import summary
@@ -33,6 +34,33 @@ def test_the_whole_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     times = "prepare 3.2 s, train 2 min 31 s, evaluate 39 s, merge 11 s, package 0.4 s; 3 min 25 s in all"
     assert text.endswith(times)
     assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_test_rows_have_a_table_of_their_own(tmp_path: Path) -> None:
+    _, rundir = finished_run.make(tmp_path)
+    part = {"rows": 9, "generated": 0, "before": {"loss": 2.0}, "after": {"loss": 1.0}}
+    write_json(rundir.evaluation, read_json(rundir.evaluation) | {"test": part})
+    text = summary(rundir)
+    assert TABLE in text
+    assert "test loss   2.000  1.000  -50.0 %\nLoss on 9 test rows; no answers were generated.\n" in text
+
+
+def test_means_of_folds(tmp_path: Path) -> None:
+    _, rundir = finished_run.make(tmp_path)
+    rundir.evaluation.unlink()
+    one = {"rows": 4, "before": {"loss": 4.0}, "after": {"loss": 1.0, "json_valid": 0.5, "rouge_l": None}}
+    other = {"rows": 5, "before": {"loss": 4.0}, "after": {"loss": 3.0, "json_valid": 1.0, "rouge_l": None}}
+    write_json(rundir / crossval.NAME, crossval.gather([one, other]))
+    shown = """\
+                 before   after     +/-   change
+validation loss   4.000   2.000   1.414  -50.0 %
+valid JSON            -  75.0 %  35.4 %
+ROUGE-L               -       -       -
+
+Means of 2 folds, which validated 9 rows; +/- is one standard deviation.
+Without evaluation.cross_validation the same recipe makes the model.
+"""
+    assert shown in summary(rundir)
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sysml_run import counts, sharding, slices
+from sysml_run import counts, slices
 from sysml_run.machine import Machine
 from sysml_run.recipe import HardwareTpu, Recipe
 
 from .base import Derived, Launch
-
-GB = 1e9
 
 # `distributed_type: XLA` would start a process for every chip, and `mixed_precision: bf16` turn fp32 weights to bf16.
 CONFIG = """\
@@ -81,17 +79,6 @@ def _settings(recipe: Recipe, machine: Machine) -> Iterator[Derived]:
         yield Derived("experts", "static", why, key=False)
     if recipe.training.gradient_checkpointing:
         yield Derived("checkpointing", "torch_xla's", "the compiler would undo torch's", key=False)
-    yield from _memory(recipe, named)
-
-
-def _memory(recipe: Recipe, named: slices.Slice) -> Iterator[Derived]:
-    state = counts.state_bytes(recipe)
-    if state is not None:
-        size = sum(state.values())
-        words = f"weights, gradients and optimizer state of each device's {named.memory / GB:.0f} GB"
-        if size > sharding.SHARE * named.memory:
-            words += ": little or nothing is left for activations"
-        yield Derived("memory", f"{size / GB:.2f} GB", words, key=False)
     why = f"one for each host of {named.name}, which holds {named.chips // named.hosts} of {named.chips} chips"
     yield Derived("processes", named.hosts, why, key=False)
 

@@ -9,19 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sysml_run import document as documents
-from sysml_run import needs, overrides, report, revisions, rules, smoke, validate, verification
+from sysml_run import needs, overrides, report, rules, smoke, validate, verification
 from sysml_run.document import Document
 from sysml_run.errors import Problem, RecipeError, SysmlError, UsageError
 from sysml_run.modelref import locate, trained
 from sysml_run.resolve import Resolved, resolve
 
 
-def load(path: Path, options: argparse.Namespace) -> tuple[Document, Resolved]:
-    """Read, change, check and resolve. Prints warnings; raises RecipeError or UsageError."""
+def load(path: Path, options: argparse.Namespace, *, here: bool = True) -> tuple[Document, Resolved]:
+    """Read, change, check and resolve. Prints warnings; raises RecipeError or UsageError.
+
+    Models and rows must be `here`, else their absence is a warning.
+    """
     document = documents.load(path)
-    document = overrides.apply(smoke.here(document) if options.smoke else document, options.set)
-    if options.hardware is not None:
-        document = overrides.swap_hardware(document, options.hardware)
+    document = moved(smoke.here(document) if options.smoke else document, options.set, options.hardware)
     refuse(validate.check(document))
     resolved = resolve(document)
     if options.smoke:
@@ -29,7 +30,7 @@ def load(path: Path, options: argparse.Namespace) -> tuple[Document, Resolved]:
         refuse(validate.check(document))
         resolved = resolve(document)
         sys.stdout.write("--smoke swaps:\n" + "".join(f"  {note}\n" for note in notes))
-    refuse(rules.check(resolved.recipe, document, running=True))
+    refuse(rules.check(resolved.recipe, document, running=True, here=here))
     return document, resolved
 
 
@@ -38,14 +39,14 @@ def look(name: str, changes: Sequence[str], hardware: str | None) -> tuple[Docum
 
     Prints no warnings. Raises RecipeError or UsageError.
     """
+    from sysml_run import revisions  # whose git wants what costs a tenth of a plan to import
+
     return examine(revisions.read(name), changes, hardware)
 
 
 def examine(read: Document, changes: Sequence[str], hardware: str | None) -> tuple[Document, Resolved]:
     """The same for a document that has been read."""
-    document = overrides.apply(read, changes)
-    if hardware is not None:
-        document = overrides.swap_hardware(document, hardware)
+    document = moved(read, changes, hardware)
     found = validate.check(document)
     if not any(problem.severity == "error" for problem in found):
         resolved = resolve(document)
@@ -53,6 +54,12 @@ def examine(read: Document, changes: Sequence[str], hardware: str | None) -> tup
         if not any(problem.severity == "error" for problem in found):
             return document, resolved
     raise RecipeError([problem for problem in found if problem.severity == "error"])
+
+
+def moved(document: Document, changes: Sequence[str], hardware: str | None) -> Document:
+    """With another hardware section, of which --set may then change keys. Raises UsageError."""
+    swapped = document if hardware is None else overrides.swap_hardware(document, hardware)
+    return overrides.apply(swapped, changes)
 
 
 def refuse(problems: Sequence[Problem]) -> None:

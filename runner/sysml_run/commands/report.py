@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sysml_run import runs, summary
+from sysml_run import peaks, runs, summary
 from sysml_run.errors import UsageError
 from sysml_run.measures import MINUS, measures
 from sysml_run.rundir import RunDir, read_json
@@ -23,13 +23,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def as_data(found: list[RunDir]) -> str:
-    """`{"runs": [{"path", "name", "state", "stages": {name: record}, "evaluation", "report"}]}`."""
+    """`{"runs": [{"path", "name", "state", "stages": {name: record}, "memory", "evaluation", "report"}]}`."""
     made = [
         {
             "path": str(each.path),
             "name": read_json(each.recipe)["values"]["name"],
             "state": runs.state(each)["state"],
             "stages": summary.records(each),
+            "memory": _memory(each),
             "evaluation": _evaluation(each) or None,
             "report": str(each / "report.html") if (each / "report.html").is_file() else None,
         }
@@ -70,6 +71,12 @@ def _side_by_side(found: list[RunDir]) -> Iterator[tuple[str, ...]]:
     for label in dict.fromkeys(label for one in after for label in one):
         cells = (one.get(label, "-").replace("\N{EN DASH}", "-").replace(MINUS, "-") for one in after)
         yield (label, *cells)
+
+
+def _memory(rundir: RunDir) -> dict[str, Any] | None:
+    """Bytes at the peak of training: `predicted`, `measured` and their `ratio`."""
+    found = summary.records(rundir).get("train", {}).get("memory")
+    return peaks.compared(found, read_json(rundir.recipe)["values"]) if found else None
 
 
 def _evaluation(rundir: RunDir) -> dict[str, Any]:

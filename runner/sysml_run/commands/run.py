@@ -7,9 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from sysml_run import doctor, execute, exports, machine, manifest, plan, planview, runs, summary
+from sysml_run import caches, doctor, machine, outlook, plan, planview, prepared, runs, summary
 from sysml_run.document import Document
 from sysml_run.errors import UsageError
+from sysml_run.estimate import disk
+from sysml_run.estimate.disk import Free
+from sysml_run.estimate.verdict import verdict
 from sysml_run.options import COMMANDS
 from sysml_run.plan import Plan
 from sysml_run.recipe import HardwareTpu, Recipe
@@ -17,7 +20,9 @@ from sysml_run.resolve import Resolved, build, exists
 from sysml_run.rundir import RunDir
 from sysml_run.wording import closest
 
+from . import folds
 from .load import load, ready
+from .stages import finish
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     for _, resolved in checked:
         equipped(resolved.recipe)
         ready(resolved)
-        roomy(resolved.recipe, options)
+        roomy(resolved, options)
     for document, resolved in checked:
         one(document, resolved, options, wanted)
     return 0
@@ -66,18 +71,41 @@ def equipped(recipe: Recipe) -> None:
         raise UsageError(message, f"{hint} and MASTER_ADDR, and start launch/train.sh of the run on the others")
 
 
-def roomy(recipe: Recipe, options: argparse.Namespace) -> None:
-    """Check that disk and memory suffice for the exports, if they are to be made. Raises UsageError."""
-    stages = [stage.name for stage in plan.STAGES]
-    before = options.until in stages and stages.index(options.until) < stages.index("quantize")
-    if before or (options.only and "quantize" not in options.only):
-        return
-    started = options.resume is not None
-    target = recipe.artifacts.dir
-    beside = target is not None and doctor.same_disk(options.runs, Path(target).expanduser())
-    free = doctor.free(options.runs)
-    for message, hint in exports.short(recipe, free, machine.memory(), started=started, beside=beside):
+def roomy(resolved: Resolved, options: argparse.Namespace) -> None:
+    """Check that disk and memory suffice for the stages that are asked for. Raises UsageError."""
+    here = machine.look()
+    recipe = plan.settle(resolved, here).recipe
+    target, hub = recipe.artifacts.dir, caches.hub_cache()
+    free = Free(
+        doctor.free(options.runs),
+        None if doctor.same_disk(options.runs, hub) else doctor.free(hub),
+        here.memory,
+        target is not None and doctor.same_disk(options.runs, Path(target).expanduser()),
+    )
+    expected = verdict(recipe, here)
+    host, started = expected.estimate.host if expected else 0, _started(recipe, options)
+    for message, hint in disk.short(recipe, _stages(recipe, options), free, host, started=started):
         raise UsageError(message, hint)
+
+
+def _started(recipe: Recipe, options: argparse.Namespace) -> bool:
+    """Whether a run is gone on with, as far as can be seen before it is looked for."""
+    newest = runs.all_runs(options.runs, recipe.name)[-1:]
+    return options.resume is not None or any(runs.state(each)["state"] == "interrupted" for each in newest)
+
+
+def _stages(recipe: Recipe, options: argparse.Namespace) -> list[str]:
+    """As `plan.choose` takes them; names that are none of this run are refused there."""
+    names = [stage.name for stage in plan.STAGES if stage.wanted(recipe)]
+    last = names.index(options.until) if options.until in names else len(names) - 1
+    return [name for name in names[: last + 1] if not options.only or name in options.only]
+
+
+def fitting(made: Plan, source: str) -> None:
+    """Warn where training is not expected to fit its device; the estimate has a band, so nothing is refused."""
+    found = verdict(made.recipe, made.machine)
+    if found is not None and found.word == "does not fit":
+        sys.stderr.write(f"warning: {outlook.judged(found)}\n  sysml-run plan {source} --fit says what would\n")
 
 
 def one(document: Document, resolved: Resolved, options: argparse.Namespace, wanted: str | None) -> None:
@@ -86,26 +114,25 @@ def one(document: Document, resolved: Resolved, options: argparse.Namespace, wan
     made = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
     plan.choose(made, only, options.until)
     rundir, first = _resumed(options.runs, made, wanted)
+    if folds.wanted(resolved.recipe):
+        folds.run(document, resolved, options, rundir)
+        return
     resolved = placed(resolved, runs.published(rundir, resolved.recipe.artifacts.dir))
     made = plan.make(resolved, machine.look(), str(rundir.path if rundir else folder), offline=options.offline)
     if rundir is None and only and resolved.recipe.model.trained:
         only = ["train", *only]  # which takes what is trained, and prepares the rows
     launches = plan.choose(made, only, options.until)
     if rundir is None:
-        if launches[0].stage not in ("prepare", "train"):
+        if launches[0].stage not in ("prepare", "teacher", "train"):
             hint = f"add --resume to --only {launches[0].stage}, or name a model trained elsewhere with model.trained"
             raise UsageError(f"{launches[0].stage} wants a run that has trained", hint)
         rundir = _fresh(RunDir(folder), made, document)
+    if any(launch.stage == "train" and not rundir.done("train") for launch in launches):
+        fitting(made, document.source)
     with runs.owned(rundir) as lock:
         if first is not None:
             _reopen(rundir, made, document, first)
-        execute.run(launches, rundir, lock)
-        if all(rundir.done(launch.stage) for launch in made.launches):
-            if not (rundir / manifest.NAME).is_file():  # the last stage leaves it, unless it was stopped there
-                manifest.write_run(rundir)
-            runs.set_state(rundir, "done", None)
-        else:
-            runs.set_state(rundir, "partial", launches[-1].stage)
+        finish(rundir, made, launches, lock)
     sys.stdout.write(summary.summary(rundir) + "\n")
 
 
@@ -145,11 +172,13 @@ def _say_passed_over(folder: Path, made: Plan) -> None:
 
 
 def _reopen(rundir: RunDir, made: Plan, document: Document, first: str) -> None:
-    again = runs.reopen(rundir, made, document.text, planview.values(made, document.source), first)
+    shown = planview.values(made, document.source, prepared.rows(made.recipe))
+    again = runs.reopen(rundir, made, document.text, shown, first)
     sys.stdout.write(f"the exports have changed: {', '.join(again) or 'nothing done before'} to be done again\n")
 
 
 def _fresh(rundir: RunDir, made: Plan, document: Document) -> RunDir:
-    runs.write(rundir, made, document.text, planview.values(made, document.source))
-    sys.stdout.write(planview.text(made, commands=False))
+    counted = prepared.rows(made.recipe)
+    runs.write(rundir, made, document.text, planview.values(made, document.source, counted))
+    sys.stdout.write(planview.text(made, counted, commands=False))
     return rundir

@@ -160,7 +160,7 @@ def _optimizer(ledger: Ledger) -> None:
     optimizing.numbers(ledger)
     ledger.make("optimizer.weight_decay", 0.0, DEFAULT)
     optimizing.scheduler(ledger, "lr_scheduler", "cosine")
-    optimizing.warmup(ledger, ignored=ledger.get("lr_scheduler") == "constant")
+    optimizing.warmup(ledger, "lr_scheduler")
     if not ledger.has("warmup_steps") and not ledger.has("warmup_ratio"):
         ledger.make("optimizer.warmup_ratio", 0.03, f"{DEFAULT}, and 100 steps at most")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sysml_run.schedule import PLATEAU
+
 from .ledger import Ledger
 from .values import named, number, words
 
@@ -61,10 +63,15 @@ def scheduler(ledger: Ledger, key: str, default: str) -> None:
         )
         ledger.look.append(f"optimizer.lr_scheduler: cosine stands for {name}")
     _arguments(ledger)
+    if ledger.entries["optimizer", "lr_scheduler"].value == PLATEAU:
+        ledger.make("optimizer.plateau_factor", 0.1, f"{ledger.tool}'s default")
+        ledger.make("optimizer.plateau_patience", 10, f"{ledger.tool}'s default")
 
 
 def _arguments(ledger: Ledger) -> None:
     kwargs = "lr_scheduler_kwargs"
+    ledger.same("optimizer.plateau_factor", f"{kwargs}.factor")
+    ledger.same("optimizer.plateau_patience", f"{kwargs}.patience")
     ledger.same("optimizer.num_cycles", f"{kwargs}.num_cycles")
     ledger.same("optimizer.min_lr_ratio", f"{kwargs}.min_lr_rate")
     least, rate = number(ledger.get(f"{kwargs}.min_lr")), number(ledger.get("learning_rate"))
@@ -73,12 +80,13 @@ def _arguments(ledger: Ledger) -> None:
         ledger.carry("optimizer.min_lr_ratio", share, f"{kwargs}.min_lr", note="as a share of learning_rate")
 
 
-def warmup(ledger: Ledger, ignored: bool) -> None:
-    """Steps or a share of them; `ignored` where the trainer's schedule has no warm-up whatever is written."""
-    if ignored:
+def warmup(ledger: Ledger, key: str) -> None:
+    """Steps or a share of them; `key` names the schedule, of which two have no warm-up whatever is written."""
+    schedule = ledger.word(key)
+    if schedule in ("constant", PLATEAU):
         for name in ("warmup_steps", "warmup_ratio"):
             ledger.leave(
-                name, f"lr_scheduler constant has no warm-up in {ledger.tool}; it has one here if it is written"
+                name, f"lr_scheduler {schedule} has no warm-up in {ledger.tool}; it has one here if it is written"
             )
         return
     steps, ratio = number(ledger.get("warmup_steps")), number(ledger.get("warmup_ratio"))

@@ -13,6 +13,6 @@ def training(ledger: Ledger, optimizer: str, learning_rate: float, why: str) -> 
     ledger.make("optimizer.learning_rate", learning_rate, why)
     ledger.make("optimizer.weight_decay", 0.0, why)
     optimizing.scheduler(ledger, "lr_scheduler_type", "linear")
-    optimizing.warmup(ledger, ignored=ledger.get("lr_scheduler_type") == "constant")
+    optimizing.warmup(ledger, "lr_scheduler_type")
     pacing.length(ledger, "num_train_epochs", 3)
     ledger.make("training.micro_batch_size", 8, why)

@@ -52,7 +52,7 @@ def validation_rows(recipe: Recipe) -> Findings:
     if "auto" not in uses:
         message = "the loss is measured on validation rows, and no dataset is divided or used for them"
         yield Finding("datasets.0.use_as", message, "write auto, or use_as: validation for another dataset")
-    elif recipe.split.validation == 0:
+    elif recipe.split.validation == 0 and recipe.evaluation.cross_validation is None:
         message = "no rows are held out, and the loss before and after is measured on them"
         yield Finding("split.validation", message, "write 0.1")
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from sysml_run.recipe import Recipe
 
 from .bounds import in_words, length_key, number, steps
 from .finding import Finding, Findings
+
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def measured(recipe: Recipe) -> Findings:
@@ -77,6 +82,98 @@ def metrics(recipe: Recipe) -> Findings:
     if recipe.evaluation.metrics and recipe.evaluation.generate is None:
         message = "metrics are counted on generated answers, and none are generated"
         yield Finding("evaluation.metrics", message, "write evaluation.generate: {rows: 32}")
+
+
+def answer_schema(recipe: Recipe) -> Findings:
+    """The file by which schema_valid counts, which is read after training: mended before it."""
+    file, asked = recipe.evaluation.json_schema, [*recipe.evaluation.metrics]
+    if "schema_valid" in asked and file is None:
+        where = f"evaluation.metrics.{asked.index('schema_valid')}"
+        yield Finding(where, "there is no schema to go by", "write evaluation.json_schema: FILE")
+    if file is None:
+        return
+    if "schema_valid" not in asked:
+        yield Finding("evaluation.json_schema", "is not used", "add schema_valid to evaluation.metrics", "warning")
+    try:
+        words = _unfit(json.loads(Path(file).read_text(encoding="utf-8")))
+    except OSError:
+        hint = "a path counts from the recipe's folder, one in --set from the current folder"
+        yield Finding("evaluation.json_schema", f"there is no file at {file}", hint, later=True)
+    except ValueError as error:
+        yield Finding("evaluation.json_schema", f"{Path(file).name} is not JSON: {error}", "write the schema as JSON")
+    except RecursionError:
+        yield Finding("evaluation.json_schema", f"{Path(file).name} is nested too deeply", "write a flatter schema")
+    else:
+        if words is not None:
+            yield Finding("evaluation.json_schema", f"{Path(file).name}: {words}", "mend the schema")
+
+
+def _unfit(schema: object) -> str | None:
+    """What is wrong with a schema, as far as that can be seen with what is installed."""
+    if not isinstance(schema, dict):
+        return "a schema is an object"
+    outside = [name for name in _references(schema) if not name.startswith("#")]
+    if outside:
+        return f"refers to {outside[0]}, and nothing but the file itself is read"
+    if importlib.util.find_spec("jsonschema") is None:
+        return None
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+    except SchemaError as error:
+        return f"{'.'.join(map(str, error.absolute_path)) or 'the whole'}: {error.message.splitlines()[0][:200]}"
+    nowhere = _dangling(schema)
+    return f"refers to {nowhere}, which is not in it" if nowhere else None
+
+
+def _references(value: object, keys: Sequence[str] = REFERENCES) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (name for key, name in value.items() if key in keys and isinstance(name, str))
+        yield from (name for below in value.values() for name in _references(below, keys))
+    elif isinstance(value, list):
+        yield from (name for below in value for name in _references(below, keys))
+
+
+def _dangling(schema: dict[str, object]) -> str | None:
+    """A reference that leads nowhere; parts with an address of their own, which change what it counts from, may."""
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    if any(_references([*schema.values()], ("$id",))):
+        return None
+    found = specification_with(str(schema.get("$schema", "")), default=DRAFT202012)
+    resolver = Registry[object]().resolver_with_root(found.create_resource(schema))
+    for name in _references(schema):
+        try:
+            resolver.lookup(name)
+        except Unresolvable:
+            return name
+    return None
+
+
+def folds(recipe: Recipe) -> Findings:
+    """Cross-validation divides every row itself, and makes no model to keep."""
+    found = recipe.evaluation.cross_validation
+    if found is None:
+        return
+    if found.fold is not None and found.fold > found.folds:
+        yield Finding("evaluation.cross_validation.fold", f"there are {found.folds} folds", "write a smaller number")
+    for at, dataset in enumerate(recipe.datasets):
+        if dataset.use_as == "validation":
+            message = "every fold would be measured on these rows, and in cross-validation each row is validated once"
+            yield Finding(f"datasets.{at}.use_as", message, "write auto, train or test")
+    message = "is not read: with evaluation.cross_validation every fold is validated once"
+    yield Finding("split.validation", message, "remove it", "warning", written=True)
+    if recipe.model.trained is not None:
+        message = "a model that was trained elsewhere is not trained again on each fold"
+        yield Finding("evaluation.cross_validation", message, "remove one of the two")
+    for key, asked in (("quantization.export", recipe.quantization.export), ("artifacts.dir", recipe.artifacts.dir)):
+        if asked:
+            message = "does nothing: cross-validation measures and makes no model"
+            yield Finding(key, message, "remove it, or evaluation.cross_validation", "warning")
 
 
 def said_twice(recipe: Recipe) -> Findings:

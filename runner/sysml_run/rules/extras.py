@@ -1,4 +1,4 @@
-"""Quantization, distillation, and the libraries that exports and trackers take."""
+"""Quantization, and the libraries that exports and trackers take."""
 
 from __future__ import annotations
 
@@ -19,18 +19,6 @@ def quantized_base(recipe: Recipe) -> Findings:
     if load is not None and recipe.lora is None:
         message = f"weights held in {'4' if load == 'nf4' else '8'} bits cannot be trained, only adapters beside them"
         yield Finding("quantization.load", message, "add lora: {r: 16}, or remove it for a full fine-tune")
-
-
-def teacher_counts(recipe: Recipe) -> Findings:
-    if recipe.distillation is not None and recipe.distillation.alpha == 0:
-        message = "at 0 the teacher is computed in every step and counts for nothing"
-        yield Finding("distillation.alpha", message, "write 0.5, or remove the section", "warning")
-
-
-def teacher_is_another(recipe: Recipe) -> Findings:
-    if recipe.distillation is not None and recipe.distillation.teacher == recipe.model.base_model:
-        message = "is the base model itself, which holds training back to where it started"
-        yield Finding("distillation.teacher", message, "name a larger model", "warning")
 
 
 def export_tools(recipe: Recipe) -> Findings:
@@ -99,6 +87,13 @@ def export_tokenizer(recipe: Recipe) -> Findings:
 def trackers(recipe: Recipe) -> Findings:
     for at, name in enumerate(recipe.tracking):
         yield from _absent(f"tracking.{at}", f"tracking with {name}", (name,))
+
+
+def metric_tools(recipe: Recipe) -> Findings:
+    """What scores answers beyond what Python brings."""
+    for at, metric in enumerate(recipe.evaluation.metrics):
+        if isinstance(metric, str) and metric in needs.METRICS:
+            yield from _absent(f"evaluation.metrics.{at}", metric, (needs.METRICS[metric],))
 
 
 def not_built(recipe: Recipe) -> Findings:

@@ -44,7 +44,7 @@ def liger(recipe: Recipe) -> Findings:
 def card(recipe: Recipe) -> Findings:
     """A name like that of a known card, by which the plan would know its memory; others may be right."""
     name = getattr(recipe.hardware, "type", None)
-    near = None if name is None or cards.known(name) else closest(name, cards.NAMES, 0.8)
+    near = None if name is None or cards.known(name) else closest(name, cards.names(), 0.8)
     if near:
         yield Finding("hardware.type", f"no card called {name} is known", f"did you mean {near}?", "warning")
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 
-from sysml_run import architecture, caches, counts
+from sysml_run import architecture, caches, counts, modelref
 from sysml_run.architecture import Architecture
 from sysml_run.errors import UsageError
-from sysml_run.modelref import is_adapter, locate, trained
+from sysml_run.modelref import TRAINED, is_adapter, locate
 from sysml_run.recipe import Recipe
 
 from .finding import Finding, Findings
 
-TRAINED = "model.trained"
 ALL_KNOW = 1024  # positions; language models know more, and reading a large file's header costs 50 ms
 SMALL = 10**9  # parameters
 IN_PACKAGE = re.compile(r"package:[A-Za-z_]\w*/.+")
@@ -21,9 +20,10 @@ HUB_ADDRESS = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hub
 
 def models(recipe: Recipe) -> Findings:
     """A file, folder or package may be where the recipe runs; a name in no known form is nowhere."""
-    for at, name in _named(recipe).items():
+    for named in modelref.models(recipe):
+        at, name = named.pointer, named.name
         try:
-            trained(name) if at == TRAINED else locate(name)
+            named.ref()
         except UsageError as error:
             address, package = HUB_ADDRESS.match(name), name.startswith("package:")
             if package and not IN_PACKAGE.fullmatch(name):
@@ -73,11 +73,10 @@ def access(recipe: Recipe) -> Findings:
     """Models that are given only to those who asked, when neither their files nor a token are here."""
     if caches.offline() or caches.token_source():
         return
-    for at, name in _named(recipe).items():
-        revision = recipe.model.revision if at == "model.base_model" else None
-        if architecture.gated(name) and caches.snapshot(name, revision) is None:
-            hint = f"ask for access at https://huggingface.co/{name} and set HF_TOKEN"
-            yield Finding(at, f"{name} is gated, and no token is set", hint, "warning")
+    for named in modelref.models(recipe):
+        if architecture.gated(named.name) and caches.snapshot(named.name, named.revision) is None:
+            hint = f"ask for access at https://huggingface.co/{named.name} and set HF_TOKEN"
+            yield Finding(named.pointer, f"{named.name} is gated, and no token is set", hint, "warning")
 
 
 def known(recipe: Recipe) -> Architecture | None:
@@ -103,11 +102,3 @@ def _whole(name: str) -> bool:
         return locate(name).kind != "hub"
     except (UsageError, OSError):
         return False
-
-
-def _named(recipe: Recipe) -> dict[str, str]:
-    """The models of a recipe by their keys."""
-    model, teacher = recipe.model, recipe.distillation.teacher if recipe.distillation else None
-    named = {"model.base_model": model.base_model, "model.tokenizer": model.tokenizer, TRAINED: model.trained}
-    named["distillation.teacher"] = teacher
-    return {at: name for at, name in named.items() if name is not None}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sysml_run import schema
 from sysml_run.recipe import Recipe
+from sysml_run.schedule import PLATEAU
 
 from .bounds import in_words, steps
 from .finding import Finding, Findings
@@ -56,7 +58,7 @@ def warmup_ends(recipe: Recipe) -> Findings:
 
 
 def min_lr(recipe: Recipe) -> Findings:
-    if recipe.optimizer.min_lr_ratio > 0 and recipe.optimizer.lr_scheduler != "cosine":
+    if recipe.optimizer.min_lr_ratio > 0 and recipe.optimizer.lr_scheduler not in ("cosine", PLATEAU):
         message = f"has no effect with lr_scheduler: {recipe.optimizer.lr_scheduler}"
         yield Finding("optimizer.min_lr_ratio", message, "write lr_scheduler: cosine, or remove it")
 
@@ -65,6 +67,20 @@ def cycles(recipe: Recipe) -> Findings:
     if recipe.optimizer.num_cycles > 1 and recipe.optimizer.lr_scheduler != "cosine_with_restarts":
         message = f"has no effect with lr_scheduler: {recipe.optimizer.lr_scheduler}"
         yield Finding("optimizer.num_cycles", message, "write lr_scheduler: cosine_with_restarts, or remove it")
+
+
+def plateau(recipe: Recipe) -> Findings:
+    chosen = recipe.optimizer
+    if chosen.lr_scheduler == PLATEAU:
+        if recipe.evaluation.every_steps is None:
+            message = "the validation loss is never measured in training, so the learning rate would never fall"
+            yield Finding("optimizer.lr_scheduler", message, "write evaluation.every_steps, or lr_scheduler: cosine")
+        return
+    for key in ("plateau_factor", "plateau_patience"):
+        (node,) = schema.find(("optimizer", key))[-1:]
+        if getattr(chosen, key) != node["default"]:  # packed recipes have every key
+            message = f"has no effect with lr_scheduler: {chosen.lr_scheduler}"
+            yield Finding(f"optimizer.{key}", message, f"write lr_scheduler: {PLATEAU}, or remove it")
 
 
 def learning_rate(recipe: Recipe) -> Findings:

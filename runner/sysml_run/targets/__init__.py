@@ -11,6 +11,7 @@ from typing import Any
 from sysml_run import __version__, slices
 from sysml_run.errors import UsageError
 from sysml_run.machine import Machine
+from sysml_run.modelref import models
 from sysml_run.plan import Plan, files
 from sysml_run.recipe import HardwareGpu, HardwareTpu, Recipe
 
@@ -78,7 +79,7 @@ def inputs(recipe: Recipe) -> tuple[str, ...]:
 
     Raises UsageError for one that no line of a job can hold.
     """
-    paths = [*_models(recipe), *(dataset.path for dataset in recipe.datasets)]
+    paths = [*(named.name for named in models(recipe)), *(dataset.path for dataset in recipe.datasets)]
     for path in paths:
         if CONTROL.search(path):
             raise UsageError(f"a job cannot name {path!r}, which has a line break or the like", "rename it")
@@ -87,14 +88,9 @@ def inputs(recipe: Recipe) -> tuple[str, ...]:
 
 def secrets(recipe: Recipe) -> tuple[str, ...]:
     """Environment variables that hold what this recipe may have to show to others."""
-    hub = any(not model.startswith(("/", *ELSEWHERE)) for model in _models(recipe))
+    hub = any(not named.name.startswith(("/", *ELSEWHERE)) for named in models(recipe))
     hub = hub or any(dataset.path.startswith("hub:") for dataset in recipe.datasets)
     return (*(["HF_TOKEN"] if hub else []), *(["WANDB_API_KEY"] if "wandb" in recipe.tracking else []))
-
-
-def _models(recipe: Recipe) -> list[str]:
-    teacher = recipe.distillation.teacher if recipe.distillation else None
-    return [name for name in (recipe.model.base_model, recipe.model.tokenizer, teacher) if name is not None]
 
 
 def _solid(path: str) -> str:

@@ -126,8 +126,8 @@ def no_slice(job: Job, what: str) -> UsageError:
 
 
 def after_training(job: Job) -> tuple[str, ...]:
-    """The stages that run on one machine once training is done."""
-    return tuple(launch.stage for launch in job.launches if launch.stage not in ("prepare", "train"))
+    """The stages that run on one machine once training is done; a teacher is run by training itself."""
+    return tuple(launch.stage for launch in job.launches if launch.stage not in ("prepare", "teacher", "train"))
 
 
 def as_yaml(*documents: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sysml_run import failures, manifest
+from sysml_run import caches, failures, manifest, teachers
 from sysml_run.errors import StageError, SysmlError
 from sysml_run.recipe import Recipe
 from sysml_run.resolve import build
@@ -21,7 +21,7 @@ from sysml_run.rundir import RunDir, lock, read_json, write_json
 
 from . import gptq, ranks
 
-STAGES = ("prepare", "train", "evaluate", "merge", "quantize", "package", "report")
+STAGES = ("prepare", "teacher", "train", "evaluate", "merge", "quantize", "package", "report")
 VIEW = "view"  # asked for by `data`; no stage of a run
 
 
@@ -43,9 +43,9 @@ def main(argv: Sequence[str]) -> int:
         leave(rundir, stages, error.message, error.hint)
         return 1
     except Exception as error:
-        values = read_json(rundir.recipe)["values"] if recipe else None
+        written = read_json(rundir.recipe) if recipe else None
         several = "train" in stages and ranks.world() > 1
-        leave(rundir, stages, *failures.words(error, values, several=several))
+        leave(rundir, stages, *failures.words(error, written, several=several))
         traceback.print_exc()
         return 1
     return 0
@@ -71,7 +71,7 @@ def alone(rundir: RunDir) -> Iterator[None]:
 
 
 def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
-    """Run one stage unless its record says that it is done; train prepares first where nobody has."""
+    """Run one stage unless its record says that it is done; what training takes is made first where nobody has."""
     if stage not in (*STAGES, VIEW):
         raise StageError(f"there is no stage {stage!r}", f"the stages: {', '.join(STAGES)}")
     if stage != "quantize":
@@ -82,14 +82,21 @@ def run_stage(stage: str, recipe: Recipe, rundir: RunDir) -> None:
     if rundir.done(stage):
         print(f"{stage}: done before", flush=True)
         return
-    if stage == "train" and not rundir.done("prepare"):
-        run_stage("prepare", recipe, rundir)
+    for earlier in before(stage, recipe):
+        if not rundir.done(earlier):
+            run_stage(earlier, recipe, rundir)
     started, clock = datetime.now(UTC), time.monotonic()
     rundir.event("stage_started", stage=stage)
     record = importlib.import_module(f".{stage}", __package__).run(recipe, rundir)
     seconds = round(time.monotonic() - clock, 3)
     write_json(rundir.record(stage), {"started": started.isoformat(timespec="seconds"), "seconds": seconds, **record})
     rundir.event("stage_finished", stage=stage, seconds=seconds)
+
+
+def before(stage: str, recipe: Recipe) -> tuple[str, ...]:
+    """What this stage makes by itself: rows and, where there is a teacher, its predictions."""
+    found = ("prepare", "teacher") if teachers.wanted(recipe) else ("prepare",)
+    return {"teacher": ("prepare",), "train": found}.get(stage, ())
 
 
 def conclude(rundir: RunDir) -> None:
@@ -103,7 +110,7 @@ def conclude(rundir: RunDir) -> None:
 def follow(stage: str, recipe: Recipe, rundir: RunDir) -> None:
     """Train with the first process, which alone prepares and writes records; other stages are its own."""
     if stage == "train" and not rundir.done(stage):
-        ranks.waited_for(lambda: rundir.done("prepare"))
+        ranks.waited_for(lambda: all(map(rundir.done, before(stage, recipe))))
         importlib.import_module(f".{stage}", __package__).run(recipe, rundir)
 
 
@@ -129,6 +136,7 @@ def quiet() -> None:
 
 if __name__ == "__main__":
     quiet()
+    caches.hand_token()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     ranks.tied()
     code = main(sys.argv[1:])

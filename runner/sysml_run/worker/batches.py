@@ -13,7 +13,8 @@ class Collator:
     """Pads on the left to the first of `lengths` that holds the longest row of the batch, or to that row's own.
 
     Gives `input_ids`, `attention_mask`, `position_ids` and, where the rows have them, `labels`, each (rows, length)
-    int64. The first token of a row is never predicted, so its label is dropped from the count too.
+    int64, and `rows` (rows), the numbers of rows that have one in `row`. The first token of a row is never predicted,
+    so its label is dropped from the count too.
 
     Packed rows (those with `seq_lengths`) get no `attention_mask`: transformers then takes from `position_ids`, which
     begin at 0 with every document and are 0 for padding, that no token attends across, in full and sliding windows.
@@ -30,12 +31,13 @@ class Collator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         import torch
 
+        numbers = [row["row"] for row in rows if "row" in row]
         if self.flat and "seq_lengths" in rows[0]:
             rows = [_joined(rows)]
         length = self.padded(max(len(row["input_ids"]) for row in rows))
         shift = [length - len(row["input_ids"]) for row in rows]
         ids = torch.tensor([[self.pad] * gap + list(row["input_ids"]) for gap, row in zip(shift, rows, strict=True)])
-        batch = {"input_ids": ids}
+        batch = {"input_ids": ids} | ({"rows": torch.tensor(numbers)} if numbers else {})
         if "seq_lengths" in rows[0]:
             each = ([0] * gap + positions(row["seq_lengths"]) for gap, row in zip(shift, rows, strict=True))
             batch["position_ids"] = torch.tensor(list(each))
@@ -50,7 +52,7 @@ class Collator:
 
 def _joined(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """One row of all; the first token of each is predicted no more than before."""
-    joined = {name: [item for row in rows for item in row[name]] for name in rows[0]}
+    joined = {name: [item for row in rows for item in row[name]] for name in rows[0] if name != "row"}
     if "labels" in joined:
         joined["labels"] = [label for row in rows for label in [IGNORED, *row["labels"][1:]]]
     return joined
@@ -112,27 +114,36 @@ class SimilarLengths:
 
 
 def answer_loss(model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Negative log-likelihood of every label, (rows, kept) float32 with 0 where there is none, and the model's output.
+    """Negative log-likelihood of every label, (rows, kept) float32, 0 where there is none, and the model's output."""
+    kept, logits, output = answer_logits(model, batch)
+    return label_losses(kept, logits), output
+
+
+def answer_logits(model: Any, batch: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Labels (rows, kept), the float32 logits (rows, kept, words) that predict them, and the model's output.
 
     Logits are computed from the first labelled position on (of packed rows at the labelled positions): the prompt's,
     most of a row, would be thrown away.
     """
-    import torch
-
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     labels = batch["labels"]
     columns = (labels != IGNORED).any(0).nonzero().flatten()
     if "attention_mask" in batch:
         first = int(columns[0]) if len(columns) else max(1, labels.shape[1] - 1)
         output = model(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - first + 1)
-        kept, logits = labels[:, first:], output.logits[:, :-1].float()
-    else:  # answers of packed rows stand anywhere
-        output = model(**inputs, use_cache=False, logits_to_keep=columns - 1)
-        kept, logits = labels[:, columns], output.logits.float()
+        return labels[:, first:], output.logits[:, :-1].float(), output
+    output = model(**inputs, use_cache=False, logits_to_keep=columns - 1)  # answers of packed rows stand anywhere
+    return labels[:, columns], output.logits.float(), output
+
+
+def label_losses(labels: Any, logits: Any) -> Any:
+    """Negative log-likelihood of every label, in the shape of `labels`, with 0 where there is none."""
+    import torch
+
     flat = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), kept.flatten(), reduction="none", ignore_index=IGNORED
+        logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED
     )
-    return flat.view_as(kept), output
+    return flat.view_as(labels)
 
 
 def by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -19,6 +19,7 @@ from sysml_run.rundir import read_json
 from . import copytable
 from .copytable import Table
 from .outcome import Outcome
+from .taught import shown
 
 TEMPLATES = Path(__file__).with_name("templates")
 UNKNOWN = "unknown, see the base model"
@@ -40,6 +41,8 @@ def make(recipe: Recipe, found: Outcome, folder: Path) -> str:
         base=list(base(found)),
         measures=measures(found.evaluation),
         sample=sample(found.evaluation),
+        tested=measures(found.evaluation, "test"),
+        test_sample=sample(found.evaluation, "test"),
         merged=found.evaluation.get("merged"),
         quantized=copies(found, folder),
         load=loading(recipe, found, folder),
@@ -147,6 +150,7 @@ def training(recipe: Recipe, found: Outcome) -> Pairs:
     if lora:
         layers = lora.target_modules if isinstance(lora.target_modules, str) else ", ".join(lora.target_modules)
         yield "Adapter", f"alpha {lora.alpha:g}, dropout {lora.dropout:g}, on {layers}"
+    yield from teacher(recipe, found)
     step0 = done.get("step0", {})
     if "trainable_parameters" in step0:
         yield "Trained parameters", f"{step0['trainable_parameters']:,} of {step0['total_parameters']:,}"
@@ -166,6 +170,15 @@ def training(recipe: Recipe, found: Outcome) -> Pairs:
         yield "Steps", f"{done['steps']:,}"
     if "training_seconds" in done:
         yield "Time", f"{duration(done['training_seconds'])}, {done['tokens_per_second']:,} tokens/s"
+
+
+def teacher(recipe: Recipe, found: Outcome) -> Pairs:
+    """Whose predictions were learned from, and how."""
+    chosen = recipe.distillation
+    if chosen is not None and "teacher" in found.records:
+        mixed = f"weight {chosen.alpha:g} beside the labels, temperature {chosen.temperature:g}"
+        yield "Teacher", f"{shown(chosen.teacher)}, {mixed}"
+        yield "Licence of the teacher", found.records["teacher"].get("license") or UNKNOWN
 
 
 def limits(recipe: Recipe, found: Outcome) -> Iterator[str]:

@@ -72,9 +72,21 @@ def loss(metrics: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]) ->
     return figure("loss", "Loss, nats per token", "step", draw)
 
 
-def learning_rate(metrics: Sequence[Mapping[str, Any]]) -> str | None:
-    """The learning rate of each logged step."""
-    return line("learning_rate", "Learning rate", series(metrics, "learning_rate"))
+def learning_rate(metrics: Sequence[Mapping[str, Any]], planned: Points | None = None) -> str | None:
+    """The learning rate of each logged step, over what the schedule says of every step; None without a logged one."""
+    logged = series(metrics, "learning_rate")
+    if not planned or not logged:
+        return line("learning_rate", "Learning rate", logged)
+
+    def draw(axes: Any) -> None:
+        axes.plot(*split(planned), color=COLOURS["muted"], linewidth=1, label="schedule")
+        points = {"linestyle": "none", "marker": "o", "markersize": 3}
+        axes.plot(*split(thinned(logged)), **points, color=COLOURS["first"], label="logged")
+        axes.set_ylim(0, room([*planned, *logged]))
+        axes.yaxis.set_major_formatter(lambda value, _: short(value))
+        axes.legend(loc="best")
+
+    return figure("learning_rate", "Learning rate", "step", draw)
 
 
 def speed(metrics: Sequence[Mapping[str, Any]]) -> str | None:

@@ -107,13 +107,13 @@ def remove(folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the set's lock: no two processes make or replace it at once."""
+def alone(folder: Path, doing: str = "prepare: another run is preparing the same rows") -> Iterator[None]:
+    """Hold the folder's lock: no two processes make or replace it at once; `doing` is said where one has to wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("prepare: another run is preparing the same rows; waiting for it", flush=True)
+            print(f"{doing}; waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

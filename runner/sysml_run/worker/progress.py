@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from sysml_run.errors import StageError
 from sysml_run.rundir import RunDir, write_text
 
 from . import ranks
@@ -52,6 +54,9 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}
         if "loss" in logs:
+            if not math.isfinite(logs["loss"]):  # where it is not read back in every step
+                message = f"step {state.global_step}: the loss is no number"
+                raise StageError(message, "lower optimizer.learning_rate, and start anew")
             self._training(state, logs)
         elif "eval_loss" in logs:
             self._write(state, {"eval_loss": logs["eval_loss"]})
@@ -67,7 +72,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         shown = {name: logs.get(name) for name in ("loss", "learning_rate", "grad_norm")}
         if self.trainer.is_deepspeed_enabled and not shown["grad_norm"]:
             shown["grad_norm"] = None  # DeepSpeed clips in stage 0 too, but reports 0 there
-        self._write(state, {**shown, "tokens_per_second": round(speed, 1)})
+        self._write(state, {**shown, **self.trainer.logged(), "tokens_per_second": round(speed, 1)})
         words = {"loss": f"{logs['loss']:.3f}", "lr": f"{logs['learning_rate']:.1e}", "tok/s": f"{speed:.0f}"}
         self.bar.set_postfix(words)
         if self.bar.disable:

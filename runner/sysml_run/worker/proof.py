@@ -70,13 +70,13 @@ def read(reader: Reader, asked: Case, recipe: Recipe) -> Reading:
     prompts = [row["input_ids"][: row["prompt_len"]] for row in asked.asked]
     texts = reader.answers(prompts, asked.new) if prompts else []
     nats = [each for row, _ in found for each in row]
-    mean = sum(nats) / max(1, len(nats))
+    mean, told = sum(nats) / max(1, len(nats)), recipe.evaluation
     figures: dict[str, Any] = {
         "reader": reader.name,
         "perplexity": math.exp(mean) if mean < HUGE else math.inf,
         "load_seconds": reader.load_seconds,
         "tokens_per_second": speed(reader, asked.rows[0]),
-        "metrics": scores(recipe.evaluation.metrics, texts, [row["completion"] for row in asked.asked]),
+        "metrics": scores(told.metrics, texts, [row["completion"] for row in asked.asked], told.json_schema),
     }
     same = [reader.tokens(row["prompt"]) for row in asked.rows]
     if same[0] is not None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any, NoReturn
@@ -64,13 +64,22 @@ def any_of(flag: bool) -> bool:
 
 def total(*numbers: float) -> list[float]:
     """The sums over all processes; each must ask at the same place."""
+    return _over_all(numbers, "SUM")
+
+
+def highest(*numbers: float) -> list[float]:
+    """The largest of each over all processes; each must ask at the same place."""
+    return _over_all(numbers, "MAX")
+
+
+def _over_all(numbers: Sequence[float], how: str) -> list[float]:
     if world() == 1:
         return list(numbers)
     import torch
 
-    sums = torch.tensor(numbers, dtype=torch.float64)
-    torch.distributed.all_reduce(sums, group=_group())
-    return list(sums.tolist())
+    found = torch.tensor(numbers, dtype=torch.float64)
+    torch.distributed.all_reduce(found, getattr(torch.distributed.ReduceOp, how), group=_group())
+    return list(found.tolist())
 
 
 def agree(versions: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sysml_run import manifest
+from sysml_run import manifest, peaks, schedule
 from sysml_run.measures import duration, measures, percent, sample
 from sysml_run.recipe import Recipe
 from sysml_run.rundir import RunDir, whole_folder, write_text
@@ -39,7 +39,7 @@ Pairs = Iterator[tuple[str, Any]]
 def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     """Leave `report.html` and `figures/`; what the run does not have is said in a sentence."""
     found = outcome.read(rundir)
-    drawn = draw(found)
+    drawn = draw(found, recipe)
     with whole_folder(rundir / "figures") as folder:
         for name, svg in drawn.items():
             write_text(folder / f"{name}.svg", svg)
@@ -47,16 +47,24 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
     return {"report": "report.html", "figures": [f"figures/{name}.svg" for name in drawn]}
 
 
-def draw(found: Outcome) -> dict[str, str]:
+def draw(found: Outcome, recipe: Recipe) -> dict[str, str]:
     """The figures that there is something to draw for, by name."""
     sequence_len = found.values["prompt"]["sequence_len"]
     made = {
         "loss": figures.loss(found.metrics, found.evaluation),
-        "learning_rate": figures.learning_rate(found.metrics),
+        "learning_rate": figures.learning_rate(found.metrics, planned(found, recipe)),
         "tokens_per_second": figures.speed(found.metrics),
         "lengths": figures.lengths(found.data.get("lengths", {}), sequence_len),
     }
     return {name: svg for name, svg in made.items() if svg is not None}
+
+
+def planned(found: Outcome, recipe: Recipe) -> figures.Points:
+    """The learning rate of each step by the recipe's schedule; none where losses decide, or no step was made."""
+    total = found.train.get("step0", {}).get("steps", 0)
+    if recipe.optimizer.lr_scheduler == schedule.PLATEAU or not total:
+        return []
+    return [(step, schedule.learning_rate(recipe, step - 1, total)) for step in range(1, total + 1)]
 
 
 def page(found: Outcome, drawn: Mapping[str, str]) -> str:
@@ -73,6 +81,9 @@ def page(found: Outcome, drawn: Mapping[str, str]) -> str:
         figures=svgs,
         measures=measures(found.evaluation),
         sample=sample(found.evaluation),
+        tested=measures(found.evaluation, "test"),
+        test_sample=sample(found.evaluation, "test"),
+        classes={field: list(by_class.items()) for field, by_class in found.evaluation.get("classes", {}).items()},
         merged=found.evaluation.get("merged"),
         copies=copytable.table(found.evaluation),
         facts=list(facts(found)),
@@ -107,6 +118,8 @@ def trained(found: Outcome) -> Pairs:
     for name in ("steps", "best_step", "tokens", "tokens_per_second", "resumed_from"):
         if done.get(name) is not None:
             yield heading(name.replace("_", " ")), number(done[name])
+    if done.get("memory"):
+        yield "Memory at the peak", peaks.words(done["memory"], found.values)
     losses = [line["loss"] for line in found.metrics if line.get("loss") is not None]
     if losses:
         yield "First and last logged loss", f"{losses[0]:.3f}, {losses[-1]:.3f}"

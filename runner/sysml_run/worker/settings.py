@@ -8,6 +8,7 @@ from typing import Any
 
 from sysml_run.errors import StageError
 from sysml_run.recipe import AdamW, AdamW8bit, HardwareGpu, Lion, Lion8bit, Lora, Optimizer, Recipe
+from sysml_run.schedule import PLATEAU
 from sysml_run.schema import load
 
 CLASSES: Mapping[str, str] = {
@@ -21,8 +22,8 @@ CLASSES: Mapping[str, str] = {
 ON_XLA: Mapping[str, str] = {**CLASSES, "lion": "lion_pytorch.lion_pytorch.Lion"}
 
 
-def arguments(recipe: Recipe, folder: str) -> Any:
-    """An SFTConfig; creating it joins this process to the others that train with it."""
+def arguments(recipe: Recipe, folder: str, name: str | None = None) -> Any:
+    """An SFTConfig for the run that trackers call `name`; creating it joins this process to the others that train."""
     import torch
     from trl import SFTConfig
 
@@ -72,7 +73,10 @@ def arguments(recipe: Recipe, folder: str) -> Any:
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
-        report_to=[],
+        report_to=[],  # the trackers that the recipe asks for are callbacks of ours
+        run_name=name,
+        project=recipe.name,
+        logging_nan_inf_filter=False,  # a loss that is no number stops the run
         disable_tqdm=True,
     )
     assert found.device  # asking for it is what joins
@@ -110,7 +114,7 @@ def schedule(chosen: Optimizer) -> dict[str, Any]:
         name, extra = "cosine_with_min_lr", {"min_lr_rate": chosen.min_lr_ratio}
     if name == "cosine_with_restarts":
         extra = {"num_cycles": chosen.num_cycles}
-    if name == "constant":
+    if name in ("constant", PLATEAU):
         name = "constant_with_warmup"
     return {
         "lr_scheduler_type": name,

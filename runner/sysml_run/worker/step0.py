@@ -8,7 +8,7 @@ from typing import Any
 from sysml_run.errors import StageError
 from sysml_run.recipe import Lora, Optimizer, Recipe
 
-from . import fused, kbit, zero
+from . import fused, kbit, taught, zero
 from .batches import IGNORED, tokens
 from .data.chat import Chat
 from .settings import optimizer_class
@@ -38,7 +38,7 @@ def check(recipe: Recipe, trainer: Any) -> dict[str, Any]:
     _same("precision", facts["precision"], {"fp32": "no"}.get(recipe.hardware.precision, recipe.hardware.precision))
     _same("learning rate", facts["learning_rate"], recipe.optimizer.learning_rate)
     _same("micro batch and accumulation", facts["batch"][:2], [recipe.training.micro_batch_size, wanted])
-    for name, value in (zero.wanted(recipe) | fused.wanted(recipe)).items():
+    for name, value in (zero.wanted(recipe) | fused.wanted(recipe) | taught.wanted(recipe)).items():
         _same(name.replace("_", " "), facts[name], value)
     _same("gradient clipping", trainer.args.max_grad_norm, recipe.training.max_grad_norm)
     _optimizer(recipe.optimizer, optimizer)
@@ -129,6 +129,7 @@ def _parameters(trainer: Any, optimizer: Any) -> dict[str, Any]:
     return {
         "trainable_parameters": sum(map(kbit.numbers, trainable.values())),
         "optimizer_parameters": sum(map(kbit.numbers, held)),
+        "decayed_parameters": sum(kbit.numbers(trainable[name]) for name in names),
         "total_parameters": sum(map(kbit.numbers, model.parameters())),
         "trainable_dtypes": sorted({str(parameter.dtype) for parameter in trainable.values()}),
         "learning_rate": optimizer.param_groups[0].get("initial_lr", optimizer.param_groups[0]["lr"]),
@@ -138,7 +139,8 @@ def _parameters(trainer: Any, optimizer: Any) -> dict[str, Any]:
 def _schedule(trainer: Any) -> dict[str, Any]:
     """Steps, and the learning rate of the first, highest and last step and after it."""
     total, scheduler = trainer.state.max_steps, _inner_scheduler(trainer.lr_scheduler)
-    rates = [scheduler.base_lrs[0] * scheduler.lr_lambdas[0](step) for step in range(total + 1)]
+    highest = scheduler.optimizer.param_groups[0]["initial_lr"]  # base_lrs falls on a plateau
+    rates = [highest * scheduler.lr_lambdas[0](step) for step in range(total + 1)]
     return {
         "steps": total,
         "first_learning_rate": rates[0],

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sysml_run import manifest
+from sysml_run import manifest, teachers
 from sysml_run.errors import StageError
 from sysml_run.prepared import Prepared
 from sysml_run.recipe import Prompt, Recipe
 from sysml_run.rundir import RunDir, whole_folder, write_json
 
-from . import adopt, fused, kbit, memory, models, ranks, view, zero
+from . import adopt, fused, kbit, memory, models, ranks, taught, view, zero
 from .data import store
 from .xla import device as xla
 
@@ -34,7 +34,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         zero.refuse_other_size(checkpoint)
     if checkpoint and ranks.first():
         print(f"train: going on from {checkpoint.name}", flush=True)
-    clock = time.monotonic()
+    expected, clock = memory.predicted(recipe), time.monotonic()
     with memory.told(rundir, trainer):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if ranks.any_of(stopping.asked):
@@ -52,6 +52,7 @@ def run(recipe: Recipe, rundir: RunDir) -> dict[str, Any]:
         "training_seconds": round(seconds, 3),
         "resumed_from": checkpoint.name if checkpoint else None,
         "step0": facts,
+        "memory": memory.record(trainer, expected),
         **trainer.record(),
     }
 
@@ -61,32 +62,31 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
     import torch
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
-    from . import progress, settings, step0
+    from . import plateau, progress, settings, step0, tracking, watch
     from .batches import Collator
 
     set_seed(recipe.seed)
     models.model_dir(recipe)  # a model that has to be made is made by one process, before it knows of the others
-    arguments = settings.arguments(recipe, str(rundir.checkpoints))  # ZeRO-3 shards a model that is loaded after this
+    # ZeRO-3 shards a model that is loaded after this
+    arguments = settings.arguments(recipe, str(rundir.checkpoints), tracking.named(rundir))
     ranks.agree(manifest.versions())
     tokenizer, prepared = models.load_tokenizer(recipe), store.load(rundir)
     model = models.load_base(recipe, training_dtype(recipe), training=True)
     fused.apply(recipe, model)
     callbacks = [shown := progress.Progress(rundir, lambda: begin()), stopping := progress.Stopping()]
+    callbacks += [*plateau.wanted(recipe.optimizer), *tracking.callbacks(recipe, rundir)]
     if recipe.evaluation.early_stopping:
         early = recipe.evaluation.early_stopping
         callbacks.append(EarlyStoppingCallback(early.patience, early.min_delta))
     split = prepared.split("train")
     if ranks.first():
         write_json(rundir.data / view.SHOWN, view.shown_rows(tokenizer, split, SHOWN))
-    fed, columns = split, ["input_ids", "labels"]
-    if recipe.prompt.packing:
-        fed, columns = prepared.split("packed"), [*columns, "seq_lengths"]
-    lengths = fed["length"][:]
-    trainer = trainer_for(recipe)(
+    fed, lengths = batched(recipe, prepared)
+    trainer = trainer_for(recipe, rundir)(
         lengths=lengths,
         model=model,
         args=arguments,
-        train_dataset=fed.select_columns(columns),
+        train_dataset=fed,
         eval_dataset=rows(recipe, prepared) if recipe.evaluation.every_steps else None,
         processing_class=tokenizer,
         data_collator=Collator(
@@ -103,6 +103,9 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
     if recipe.hardware.precision == "bf16" and not trainer.is_deepspeed_enabled:
         cast_frozen(trainer.model)
     shown.trainer, facts = trainer, dict[str, Any]()
+    if not xla.wanted(recipe):  # there nothing is read back in a step; what is logged is looked at
+        scaled, most = recipe.hardware.precision == "fp16", recipe.training.max_loss_spike
+        trainer.watch = watch.Watch(rundir, split, most, scaled=scaled)
 
     def begin() -> None:
         facts.update(step0.check(recipe, trainer), threads=torch.get_num_threads(), rows=len(trainer.train_dataset))
@@ -112,12 +115,29 @@ def build(recipe: Recipe, rundir: RunDir) -> tuple[Any, Any, dict[str, Any]]:
     return trainer, stopping, facts
 
 
-def trainer_for(recipe: Recipe) -> Any:
-    """What makes the trainer for the recipe's hardware."""
+def batched(recipe: Recipe, prepared: Prepared) -> tuple[Any, list[int]]:
+    """The training rows, in the columns that batches are made of, and their lengths."""
+    fed, columns = prepared.split("train"), ["input_ids", "labels"]
+    if recipe.prompt.packing:
+        fed, columns = prepared.split("packed"), [*columns, "seq_lengths"]
+    lengths = fed["length"][:]
+    if teachers.wanted(recipe):
+        from . import student
+
+        fed, columns = student.numbered(fed), [*columns, *student.COLUMNS]
+    return fed.select_columns(columns), lengths
+
+
+def trainer_for(recipe: Recipe, rundir: RunDir) -> Any:
+    """What makes the trainer for the recipe's hardware and teacher."""
     if xla.wanted(recipe):
         from .xla.trainer import Trainer as OnXla
 
         return partial(OnXla, recipe=recipe)
+    if teachers.wanted(recipe):
+        from .student import Student
+
+        return partial(Student, recipe=recipe, taught=taught.load(rundir))
     from .trainer import Trainer
 
     return Trainer
@@ -147,9 +167,9 @@ def cast_frozen(model: Any) -> None:
                 weight.data = weight.data.to(torch.bfloat16)
 
 
-def rows(recipe: Recipe, prepared: Prepared) -> Any:
-    """The validation rows that losses are measured on: all, or `max_rows` of them drawn by the recipe's seed."""
-    split = prepared.split("validation")
+def rows(recipe: Recipe, prepared: Prepared, name: str = "validation") -> Any:
+    """The held-out rows that losses are measured on: all, or `max_rows` of them drawn by the recipe's seed."""
+    split = prepared.split(name)
     limit = recipe.evaluation.max_rows
     if limit is None or limit >= len(split):
         return split

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
 
@@ -16,6 +16,7 @@ from sysml_run.rundir import PARTIAL, publish
 from . import ranks
 from .batches import SimilarLengths, answer_loss, tokens
 from .measure import shared_loss
+from .watch import Watch
 
 STAGING = f"{PARTIAL}checkpoint"
 
@@ -51,6 +52,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     batch: tuple[int, int] | None = None  # rows and tokens of each, while one is trained on
     devices = 1  # that share the micro batch of this process
     control: Any
+    watch: Watch | None = None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -64,13 +66,37 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         self.batch = tuple(inputs["input_ids"].shape)
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
-        losses, output = answer_loss(model, inputs)
+        losses, output = self.losses(model, inputs)
         self.scored += output.logits.shape[0] * output.logits.shape[1]
         self.tokens += tokens(inputs)
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * output.aux_loss / self.current_gradient_accumulation_steps
         return (loss, output) if return_outputs else loss
+
+    def losses(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """What is learned from: the loss of every label, (rows, kept), 0 where there is none, and the output."""
+        return answer_loss(model, inputs)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
+        loss = super().training_step(model, inputs, *rest)
+        if self.watch is not None:
+            self.watch.saw(loss, inputs)
+        return loss
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *rest: Any, **named: Any) -> None:
+        """Whether the step was sound comes before what is logged and saved of it; an epoch's end has no new step."""
+        if self.watch is not None and self.watch.batches:
+            self.watch.settle(self.state.global_step, grad_norm)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *rest, **named)
+
+    def _run_epoch(self, **named: Any) -> None:
+        """No step of one that early stopping had ended before the checkpoint that training goes on from."""
+        early = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+        if any(each.early_stopping_patience_counter >= each.early_stopping_patience for each in early):
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**named)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -90,6 +116,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     def validation_loss(self, model: Any) -> float:
         """Of `model`, which every process runs."""
         return shared_loss(model, self.eval_dataset, self.data_collator, self.args.device)
+
+    def logged(self) -> dict[str, float]:
+        """What a line of metrics is to hold of this kind of trainer beside the rest; every process must ask."""
+        return {}
 
     def facts(self) -> dict[str, Any]:
         """What step 0 is to know of this kind of trainer beside the rest."""

@@ -13,11 +13,11 @@ OWNER, GATED = "/api/datasets/ann/rows", "/api/datasets/ann/gated"
 
 
 class Hub(ThreadingHTTPServer):
-    """`commits` are the files of each commit, the last of which is main; `asked` are the paths of all requests."""
+    """`commits` are the files of each commit, the last of which is main; `asked` and `tokens` are of all requests."""
 
     def __init__(self, commits: dict[str, dict[str, bytes]]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.commits, self.asked = commits, list[str]()
+        self.commits, self.asked, self.tokens = commits, list[str](), set[str | None]()
 
     def commit(self, revision: str) -> str | None:
         return list(self.commits)[-1] if revision == "main" else revision if revision in self.commits else None
@@ -46,6 +46,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append(path)
+        self.server.tokens.add(self.headers.get("Authorization"))
         match path.removeprefix(OWNER).strip("/").split("/", 2) if path.startswith(OWNER) else []:
             case [""]:
                 self.info("main")

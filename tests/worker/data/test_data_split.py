@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sysml_run.errors import DataError
-from sysml_run.recipe import Split
+from sysml_run.recipe import CrossValidation, Split
 from sysml_run.worker.data.masking import digest, mask
 from sysml_run.worker.data.split import SIDES, assign, quotas
 
@@ -138,3 +138,57 @@ def test_nothing_left_to_train_on() -> None:
 
 def test_mask() -> None:
     assert mask("port 22 at 10.0.0.1, id ioc_6793d942, 0xdeadBEEF, facade") == "port # at #.#.#.#, id ioc_#, #, facade"
+
+
+def dealt(folds: int, names: list[str], strata: NDArray[np.int64] | None = None, **told: object) -> list[list[str]]:
+    """The side of every row, for each fold."""
+    kind = split(**told)  # type: ignore[arg-type]
+    numbers = range(1, folds + 1)
+    return [sides(kind, 5, pairs(names), strata, None, CrossValidation(folds, number)) for number in numbers]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 6), st.integers(20, 120), st.booleans(), st.booleans(), st.integers(0, 5), st.randoms())
+def test_folds_validate_every_row_once_and_part_no_group(
+    folds: int, count: int, by: bool, grouped: bool, test: int, draw: random.Random
+) -> None:
+    names = [str(draw.randrange(count)) for _ in range(count)]
+    strata = np.array([draw.randrange(3) for _ in names]) if by else None
+    told = {"test": test, "by": "s" if by else None, "group": "masked_text" if grouped else None}
+    try:
+        found = dealt(folds, names, strata, **told)
+    except DataError:
+        assert len(set(names)) < folds + test + 3
+        return
+    for row, name in enumerate(names):
+        each = [one[row] for one in found]
+        assert each.count("validation") == (0 if "test" in each else 1)
+        assert set(each) in ({"test"}, {"train", "validation"})
+        alike = [other for other, its in enumerate(names) if its == name]
+        assert all([one[other] for one in found] == each for other in alike if not (by and "test" in each))
+    assert all("train" in one and "validation" in one for one in found)
+
+
+def test_folds_are_of_one_size_and_of_the_same_strata() -> None:
+    strata = np.array([0] * 100 + [1] * 50 + [2] * 10)
+    for one in dealt(5, [str(at) for at in range(160)], strata):
+        counts = Counter(zip(strata.tolist(), one, strict=True))
+        assert [counts[name, "validation"] for name in range(3)] == [20, 10, 2]
+    whole = [str(at // 7) for at in range(200)]
+    sizes = [one.count("validation") for one in dealt(4, whole, group="g")]
+    assert max(sizes) - min(sizes) <= 7
+
+
+def test_rows_that_are_alike_are_in_one_fold_even_with_strata() -> None:
+    found = dealt(2, ["a", "a", "b", "b", "c", "c"], np.array([0, 1, 0, 1, 0, 1]), by="s")
+    assert all(one[at] == one[at + 1] for one in found for at in (0, 2, 4))
+
+
+def test_before_a_fold_is_chosen_the_rows_are_looked_at_as_in_the_first() -> None:
+    first = sides(split(), 1, keys(20), None, None, CrossValidation(4, 1))
+    assert sides(split(), 1, keys(20), None, None, CrossValidation(4, None)) == first
+
+
+def test_more_folds_than_groups_are_refused() -> None:
+    with pytest.raises(DataError, match="4 folds take as many groups: 9 rows, 3 of them different"):
+        dealt(4, ["a", "b", "c"] * 3)

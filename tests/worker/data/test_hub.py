@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from sysml_run import datafiles
+from sysml_run import caches, datafiles, document
 from sysml_run.errors import DataError
-from sysml_run.rundir import RunDir
+from sysml_run.resolve import resolve
+from sysml_run.rundir import RunDir, write_json
 from sysml_run.worker import prepare
 from sysml_run.worker.data import hub
 
@@ -22,6 +23,7 @@ from .local_hub import Hub, serving
 from .reading import dataset, read
 
 OLD, NEW = "a" * 40, "b" * 40
+SECRET = "hf_ofnobodyandfortestsalone"
 ROOT = Path(__file__).parents[3]
 CARD = """---
 configs:
@@ -169,6 +171,30 @@ def test_main_is_pinned_and_fetched_once(online: Hub, tmp_path: Path) -> None:
     assert again["files"] == made["files"]
     assert online.asked == ["/api/datasets/ann/rows"]
     assert again["heavy"] == ["huggingface_hub"]
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", *caches.OTHER_TOKENS])
+def test_a_token_under_another_name_is_shown_to_the_hub_alone(online: Hub, tmp_path: Path, name: str) -> None:
+    """The stage as the runner starts it."""
+    values = {
+        "version": 1,
+        "name": "one",
+        "model": {"base_model": "tiny:llama"},
+        "datasets": [{"path": "hub:ann/rows", "type": "prompt_completion", "config": "pairs"}],
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "training": {"max_steps": 1},
+    }
+    made, rundir = resolve(document.parse(json.dumps(values), str(tmp_path / "one.yaml"))), RunDir(tmp_path / "run")
+    write_json(rundir.recipe, {"values": made.values, "sources": made.sources})
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    env |= {"HF_ENDPOINT": f"http://127.0.0.1:{online.server_port}", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": "runner"}
+    env |= {"HF_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache"), name: SECRET}
+    argv = [sys.executable, "-m", "sysml_run.worker", "prepare", str(rundir.path)]
+    ran = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert online.tokens - {None} == {f"Bearer {SECRET}"}  # some of what `datasets` asks goes without
+    assert SECRET not in ran.stdout + ran.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
 def test_a_commit_needs_no_connection_again(online: Hub, tmp_path: Path) -> None:

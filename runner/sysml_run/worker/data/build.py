@@ -64,7 +64,8 @@ def make(
     tally(found, LATE, given, columns.dataset)
     check_each(found, encoded)
     strata = codes(recipe.split.stratify_by, found, columns)
-    sides = split.assign(recipe.split, recipe.seed, columns.group, strata, fixed(recipe, columns))
+    folds = recipe.evaluation.cross_validation
+    sides = split.assign(recipe.split, recipe.seed, columns.group, strata, fixed(recipe, columns), folds)
     classes = codes(recipe.split.balance.by, found, columns) if recipe.split.balance else None
     drawn = draw.draw(recipe, columns, sides, classes)
     check_drawn(sides, drawn)

@@ -10,6 +10,9 @@ sha256(seed, group key), which no other row can change. The rules:
   are taken whenever that brings the side nearer to its quotas. Sizes are exact where groups are small, and adding rows
   moves a few others near the end of a quota.
 - A side of a share, or training, to which no group falls gets one group of the largest side.
+- With folds, what test leaves is dealt to them whole group by whole group, the largest first, each to the fold that has
+  the least of its values so far; one fold is validation, the others are training. All folds see the same deal, so that
+  each row is validated once. Rows of the same text are then one group even with `stratify_by`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sysml_run.errors import DataError
-from sysml_run.recipe import Split
+from sysml_run.recipe import CrossValidation, Split
 
 from .columns import Ints, same
 from .masking import priority
@@ -43,7 +46,12 @@ class Groups:
 
 
 def assign(
-    split: Split, seed: int, keys: NDArray[np.uint64], strata: NDArray[Any] | None, fixed: Sides | None = None
+    split: Split,
+    seed: int,
+    keys: NDArray[np.uint64],
+    strata: NDArray[Any] | None,
+    fixed: Sides | None = None,
+    folds: CrossValidation | None = None,
 ) -> Sides:
     """The side of each row as an index of SIDES; `keys` are digests of the rows' groups.
 
@@ -53,16 +61,22 @@ def assign(
     sides = np.full(len(keys), -1, np.int8) if fixed is None else fixed.copy()
     rows = np.flatnonzero(sides < 0)
     if len(rows):
-        sides[rows] = divide(split, seed, keys[rows], None if strata is None else strata[rows])
+        sides[rows] = divide(split, seed, keys[rows], None if strata is None else strata[rows], folds)
     if not (sides == 0).any():
         raise DataError(f"no row is left to train on: {hint(split, keys)}", "hold out fewer rows")
     return sides
 
 
-def divide(split: Split, seed: int, keys: NDArray[np.uint64], strata: NDArray[Any] | None) -> Sides:
-    groups = grouped(seed, keys, strata, together=split.group_by is not None)
+def divide(
+    split: Split,
+    seed: int,
+    keys: NDArray[np.uint64],
+    strata: NDArray[Any] | None,
+    folds: CrossValidation | None = None,
+) -> Sides:
+    groups = grouped(seed, keys, strata, together=split.group_by is not None or folds is not None)
     taken = np.zeros(len(groups.place), np.int8)
-    shares = {2: split.test, 1: split.validation}
+    shares = {2: split.test, 1: 0.0 if folds else split.validation}
     by_place = [side for side in HELD if strata is None and 0 < shares[side] < 1]
     low = 0.0
     for side in by_place:
@@ -78,7 +92,30 @@ def divide(split: Split, seed: int, keys: NDArray[np.uint64], strata: NDArray[An
             message = f"split.{SIDES[side]} would be empty: {hint(split, keys)}"
             alone = split.group_by and len(groups.place) == 1
             raise DataError(message, ONE_GROUP if alone else "hold out more, or group less")
+    if folds:
+        free = np.flatnonzero(taken == 0)
+        if len(free) < folds.folds:
+            raise DataError(f"{folds.folds} folds take as many groups: {hint(split, keys)}", "write fewer folds")
+        numbers = deal(free.tolist(), Contents(groups, codes), folds.folds)
+        taken[free[numbers == (folds.fold or 1) - 1]] = SIDES.index("validation")
     return taken[groups.of]
+
+
+def deal(free: list[int], contents: Contents, folds: int) -> Ints:
+    """The fold, from 0 on, of each of these groups."""
+    found = {group: contents(group) for group in free}
+    totals, held = Counter[int](), [Counter[int]() for _ in range(folds)]
+    for counts in found.values():
+        totals.update(dict(counts))
+    dealt = {}
+    for group in sorted(free, key=lambda group: -sum(count for _, count in found[group])):
+        counts = found[group]
+        costs = [
+            (sum(count * has[stratum] / totals[stratum] for stratum, count in counts), has.total()) for has in held
+        ]
+        dealt[group] = fold = costs.index(min(costs))
+        held[fold].update(dict(counts))
+    return np.array([dealt[group] for group in free])
 
 
 def grouped(seed: int, keys: NDArray[np.uint64], strata: NDArray[Any] | None, *, together: bool) -> Groups:
