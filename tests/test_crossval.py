@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from sysml_run import crossval
+from sysml_run import crossval, document
+from sysml_run.resolve import resolve
+
+MINIMAL = """\
+version: 1
+name: one
+model: {base_model: "tiny:llama"}
+datasets: [{path: rows.jsonl, type: messages}]
+optimizer: {name: adamw, learning_rate: 1e-3}
+training: {max_steps: 1}
+evaluation: {cross_validation: null}
+"""
+
+
+@pytest.mark.parametrize(("told", "runs"), [("null", 1), ("{folds: 4}", 4), ("{folds: 4, fold: 2}", 1)])
+def test_how_many_runs_a_recipe_is(told: str, runs: int) -> None:
+    read = document.parse(MINIMAL.replace("null", told), "one.yaml")
+    assert crossval.runs(resolve(read).recipe) == runs
 
 
 def evaluated(loss: float, share: float | None, test: float | None = None) -> dict:

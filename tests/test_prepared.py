@@ -62,7 +62,8 @@ def seal(recipe: Recipe, rows: dict[str, int]) -> Path:
     assert words is not None
     key = prepared.key(recipe, files, words)
     folder = prepared.folder(key)
-    write_json(folder / prepared.REPORT, {"splits": {}})
+    splits = {name: {"rows": count, "tokens": {"total": 10 * count}} for name, count in rows.items()}
+    write_json(folder / prepared.REPORT, {"splits": splits})
     store.seal(folder, key, rows)
     return folder
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sysml_run import cli, document, overrides, plan
-from sysml_run.commands import run
-from sysml_run.errors import UsageError
+from sysml_run.commands import folds, run
+from sysml_run.errors import StageError, UsageError
 from sysml_run.machine import Machine
 from sysml_run.resolve import Resolved, resolve
-from sysml_run.rundir import write_json
+from sysml_run.rundir import read_json, write_json
 
 HERE = Machine(8, 64 * 10**9, "CPU", True, "has bf16", "/venv/bin/python")
 RECIPE = """\
@@ -96,6 +96,25 @@ def test_a_warning_where_training_does_not_fit(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == ""
 
 
+def test_folds_are_looked_at_as_any_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the first of them starts, which fails here for want of a model."""
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    changed = overrides.apply(document.load(tmp_path / "r.yaml"), ["evaluation.cross_validation={folds: 3}"])
+    large = overrides.apply(changed, ["hardware={accelerator: gpu, type: l4-24gb}", "quantization.export=[]"])
+    with pytest.raises(UsageError, match="evaluate wants a run that has trained"):
+        folds.run(large, resolve(large), options(tmp_path, only=["evaluate"], offline=True), None)
+    assert not (tmp_path / "one").exists()
+    with pytest.raises(StageError):
+        folds.run(large, resolve(large), options(tmp_path, offline=True), None)
+    said = capsys.readouterr()
+    assert said.err.startswith("warning: does not fit: ")
+    assert "stages prepare, train, evaluate, report, for each of 3 folds" in said.out
+    (whole,) = (tmp_path / "one").iterdir()
+    assert read_json(whole / "status.json")["state"] == "failed"
+    assert read_json(whole / "status.json")["stage"] == "fold-1"
+
+
 def test_fit_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows and a model that are elsewhere are no error of a plan that is only looked at."""
     import json
@@ -114,7 +133,7 @@ def test_fit_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert found["fit"]["set"]
     assert found["memory"]["fits"] is False
     assert cli.main([*arguments, "--hardware", "gpu:8"]) == 0
-    assert "what would fit is not known: hardware.type is no card" in capsys.readouterr().out
+    assert "what would fit is not known: hardware.type does not say how much memory" in capsys.readouterr().out
     assert cli.main([*arguments, "--set", "model.base_model=nobody/knows", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["fit"] is None
     assert cli.main([*arguments, "--set", "model.base_model=nobody/knows"]) == 0

@@ -12,7 +12,7 @@ import pytest
 
 from sysml_run import cli, document, machine, plan, resolve, tracing
 from sysml_run.errors import UsageError
-from sysml_run.estimate import cpu, traced
+from sysml_run.estimate import cpu, peak, recipes, traced
 from sysml_run.estimate.traced import Traced
 from sysml_run.recipe import Recipe
 
@@ -193,3 +193,24 @@ def test_on_a_card_gradients_wait_for_the_optimizer(activations: int, held: tupl
     assert (found.gradients, found.activations) == held
     assert (found.weights, found.optimizer, found.logits) == (4 * 10**6, 8 * 10**6, 0)
     assert found.band == traced.BAND
+
+
+@pytest.mark.parametrize(("stage", "beside"), [(2, 2 * 2 * recipes.BUCKET), (3, 2 * recipes.BUCKET + 2 * 10**8)])
+def test_what_zero_takes_is_added_to_what_was_traced(stage: int, beside: int) -> None:
+    """Buckets for gradients, and with stage 3 the weights of 1e8 numbers whole."""
+    hardware = {"accelerator": "gpu", "type": "h100-80gb", "precision": "bf16", "devices": 4, "zero_stage": stage}
+    recipe = settled(written("llama", hardware=hardware))
+    size = 10**8
+    seen = Traced("llama", size, 2 * size, 2 * size, 10**9, 10**9, 0, 0, 0, [[size]])
+    found = traced.of(recipe, seen)
+    slack = peak.FITTED.slack * (10**9 + beside)
+    assert found.overhead == recipes.context(recipe) + beside + round(slack)
+    assert found.weights == (2 * size if stage == 2 else 2 * size // 4)
+
+
+def test_deepspeed_widens_gradients_for_the_step() -> None:
+    hardware = {"accelerator": "gpu", "type": "h100-80gb", "precision": "bf16", "zero_stage": 2}
+    recipe, size = settled(written("llama", hardware=hardware)), 10**10
+    found = traced.of(recipe, Traced("llama", size, 2 * size, 2 * size, 10**9, 10**9, 0, 0, 0, [[size]]))
+    assert found.gradients == 2 * size
+    assert found.overhead == recipes.CUDA + round((1 + peak.FITTED.slack) * 4 * size)

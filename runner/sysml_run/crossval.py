@@ -6,8 +6,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .recipe import Recipe
+
 NAME = "cross_validation.json"
 SIDES = ("before", "after")
+
+
+def runs(recipe: Recipe) -> int:
+    """How many a recipe makes: one for each fold, unless it names the fold."""
+    found = recipe.evaluation.cross_validation
+    return 1 if found is None or found.fold is not None else found.folds
 
 
 def folder(fold: int) -> str:

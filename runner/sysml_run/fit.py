@@ -14,7 +14,7 @@ from .document import Document
 from .estimate.verdict import Verdict, verdict
 from .machine import Machine
 from .plan import Settled
-from .position import Position, pointer
+from .position import Position, value_at
 from .recipe import Recipe
 from .resolve import Resolved, resolve
 from .savings import WAYS, Saving, adapters
@@ -193,7 +193,7 @@ def _changes(settled: Settled | Resolved, found: Tried) -> Iterator[Changed]:
         chosen = settled.sources.get(name, "").startswith("derived")
         anew = settled.recipe.hardware.accelerator in accelerators and any(cause in changes for cause in causes)
         if chosen and anew and name not in changes:
-            value = _at(settled.values, name)
+            value = value_at(settled.values, name)
             changes[name] = Changed(name, value, value, KEPT)
     yield from changes.values()
 
@@ -201,14 +201,8 @@ def _changes(settled: Settled | Resolved, found: Tried) -> Iterator[Changed]:
 def _changed(values: Mapping[str, Any], saving: Saving) -> Iterator[Changed]:
     costs = saving.costs
     for name, after in saving.sets.items():
-        yield Changed(name, _at(values, name), after, costs)
+        yield Changed(name, value_at(values, name), after, costs)
         costs = ""
-
-
-def _at(values: Any, name: str) -> Any:
-    for part in pointer(name):
-        values = values[part]
-    return values
 
 
 def assignments(changes: Sequence[Changed]) -> list[str]:

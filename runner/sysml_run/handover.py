@@ -76,7 +76,9 @@ def parts(runs: Sequence[Path]) -> list[Part]:
                 f"{path} is not a run directory", "name a folder such as runs/quickstart/20260101-120000-abcd"
             )
         if not rundir.done("package"):
-            raise UsageError(f"{path} has no finished package", f"sysml-run RECIPE --resume {path}")
+            folds = read_json(rundir.recipe)["values"].get("evaluation", {}).get("cross_validation")
+            mend = "start a new run without evaluation.cross_validation" if folds else None
+            raise UsageError(f"{path} has no finished package", mend or f"sysml-run RECIPE --resume {path}")
         wrong = verify(rundir.package)
         if wrong:
             mend = f"remove {rundir.record('package')}, then: sysml-run RECIPE --resume {path}"

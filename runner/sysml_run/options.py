@@ -159,7 +159,7 @@ def _package(made: argparse.ArgumentParser) -> None:
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write, whole or not at all")
     made.add_argument("--python", action="store_true", help="a Python package that pip installs")
     made.add_argument("--pieces", metavar="SIZE", help="cut files larger than this, such as 50MB; join.py goes along")
-    made.add_argument("--push", metavar="OWNER/NAME", help="upload it to the hub too, with the token of HF_TOKEN")
+    made.add_argument("--push", metavar="OWNER/NAME", help="upload it to the hub too, with the token that doctor names")
     made.add_argument("--public", action="store_true", help="with --push: a repository that everybody sees")
 
 

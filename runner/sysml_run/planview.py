@@ -12,7 +12,7 @@ from typing import Any
 from . import counts, outlook, schedule, stagefiles
 from .backends.base import Launch
 from .plan import STAGES, Plan, command
-from .position import pointer
+from .position import value_at
 from .prepared import Counted
 from .recipe import Recipe
 from .resolve import DEFAULT
@@ -74,11 +74,18 @@ def text(plan: Plan, counted: Counted | None = None, *, commands: bool) -> str:
         *_parameters(recipe),
         *outlook.lines(outlook.look(recipe, plan.machine, counted)),
         *(f"  {item.pointer} = {item.value}: {item.reason}" for item in plan.derived),
-        f"  stages {', '.join(launch.stage for launch in plan.launches)}",
+        f"  stages {', '.join(launch.stage for launch in plan.launches)}{_fold(recipe)}",
     ]
     if commands:
         lines += [_defaults(plan), *(line for launch in plan.launches for line in ("", *_stage(launch, plan)))]
     return "\n".join(lines) + "\n"
+
+
+def _fold(recipe: Recipe) -> str:
+    found = recipe.evaluation.cross_validation
+    if found is None:
+        return ""
+    return f", for fold {found.fold} of {found.folds}" if found.fold else f", for each of {found.folds} folds"
 
 
 def _stage(launch: Launch, plan: Plan) -> Iterator[str]:
@@ -96,15 +103,9 @@ def _stage(launch: Launch, plan: Plan) -> Iterator[str]:
 def _defaults(plan: Plan) -> str:
     """Every key that was not written, with its value."""
     left = defaulted(plan)
-    words = "  ".join(f"{name}={json.dumps(_at(plan.values, name))}" for name in left)
+    words = "  ".join(f"{name}={json.dumps(value_at(plan.values, name))}" for name in left)
     head = f"  by default ({len(left)} keys)  "
     return textwrap.fill(head + words, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-
-
-def _at(values: Any, name: str) -> Any:
-    for part in pointer(name):
-        values = values[part]
-    return values
 
 
 def _near(name: str) -> str:

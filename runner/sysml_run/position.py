@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import Problem
 
@@ -62,3 +63,10 @@ def _part(text: str) -> str | int:
     if text.startswith('"'):
         return str(json.loads(text))
     return int(text) if _number(text) else text
+
+
+def value_at(values: Any, dotted: str) -> Any:
+    """What stands at a key of plain values. Raises KeyError or IndexError where nothing does."""
+    for part in pointer(dotted):
+        values = values[part]
+    return values

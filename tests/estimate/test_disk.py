@@ -172,6 +172,17 @@ def test_too_little_disk(recipe: Make) -> None:
     assert words(little, "merge", started=True) == ""
 
 
+def test_folds_are_so_many_runs_and_make_no_package(recipe: Make) -> None:
+    folds, little = "evaluation.cross_validation={folds: 10}", replace(PLENTY, runs=1000, memory=1000)
+    one, found = needed(recipe()), needed(recipe(folds))
+    assert found.run == one.checkpoints + one.model
+    ((all_of_them, _),) = disk.short(recipe(folds), ("train", "evaluate"), little, 0, started=False)
+    assert all_of_them.startswith("the run takes 98.9 GB on disk (checkpoints 4.9 GB, model 0.5 GB, download 93.4 GB)")
+    named = disk.short(recipe(folds, "evaluation.cross_validation.fold=2"), ("train",), little, 0, started=False)
+    assert "(checkpoints 0.5 GB, model 0.1 GB, download" in next(named)[0]
+    assert disk.memory(recipe(folds)) == {}
+
+
 def test_what_helps_when_the_disk_is_small(recipe: Make) -> None:
     def hint(*changes: str) -> str:
         full = recipe("lora=null", "quantization.export=[]", *changes)

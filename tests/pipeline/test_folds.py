@@ -103,6 +103,9 @@ def test_the_whole_is_reported_as_a_run(crossed: tuple[Path, str], sysml_run: Ru
     assert "Means of 3 folds" in sysml_run("report", str(crossed[0])).stdout
     value = json.loads(sysml_run("report", str(crossed[0]), "--format", "json").stdout)
     assert value["runs"][0]["state"] == "done"
+    assert value["runs"][0]["cross_validation"] == read(crossed[0] / "cross_validation.json")
+    refused = sysml_run("package", str(crossed[0]), "--out", "packed", code=2)
+    assert "start a new run without evaluation.cross_validation" in refused.stderr
 
 
 def test_a_plan_that_is_written_is_of_one_fold(crossed: tuple[Path, str], sysml_run: Run, project: Path) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,25 @@ def test_what_the_plan_derived_is_what_ran(train: Train) -> None:
     assert facts["attention"] == "eager"
     assert facts["batch"] == [1, 2, 1]
     assert record(train("lion", 4))["step0"]["optimizer"] == "lion_pytorch.lion_pytorch.Lion"
+
+
+SETTINGS = """\
+from pathlib import Path
+from sysml_run import document, machine, plan, resolve
+from sysml_run.overrides import apply
+from sysml_run.worker import settings
+read = apply(document.load(Path("tiny.yaml")), ["hardware={accelerator: tpu, topology: v3-8, precision: fp32}"])
+found = settings.arguments(plan.settle(resolve.resolve(read), machine.look()).recipe, "unused")
+print("loaders", found.dataloader_num_workers, "pinned", found.dataloader_pin_memory)
+"""
+
+
+@virtual
+def test_no_loader_processes_and_no_pinned_memory(project: Path, env: Mapping[str, str]) -> None:
+    devices = {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "8", "XLA_USE_BF16": "0", "XLA_DOWNCAST_BF16": "0"}
+    command = [sys.executable, "-c", SETTINGS]
+    done = subprocess.run(command, cwd=project, env={**env, **devices}, capture_output=True, text=True, timeout=300)
+    assert "loaders 0 pinned False" in done.stdout, done.stderr
 
 
 def test_lengths_in_buckets_are_named_when_they_are_compiled(train: Train) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from sysml_run import crossval, machine, plan, planview, runs, summary
+from sysml_run import crossval, machine, plan, planview, prepared, runs, summary
+from sysml_run.backends.base import Launch
 from sysml_run.document import Document
-from sysml_run.errors import UsageError
+from sysml_run.errors import StageError, UsageError
 from sysml_run.overrides import set_value
 from sysml_run.plan import Plan
 from sysml_run.position import Pointer
@@ -17,15 +19,14 @@ from sysml_run.recipe import Recipe
 from sysml_run.resolve import Resolved, resolve
 from sysml_run.rundir import RunDir, read_json, write_json, write_text
 
-from .stages import finish
+from .stages import finish, fitting, startable
 
 FOLD: Pointer = ("evaluation", "cross_validation", "fold")
 
 
 def wanted(recipe: Recipe) -> bool:
     """Whether all folds are to be trained, and not one that is named."""
-    found = recipe.evaluation.cross_validation
-    return found is not None and found.fold is None
+    return crossval.runs(recipe) > 1
 
 
 def refuse(recipe: Recipe, what: str) -> None:
@@ -40,17 +41,34 @@ def run(document: Document, resolved: Resolved, options: argparse.Namespace, res
     folder = resumed.path if resumed else runs.new_path(options.runs, resolved.recipe.name)
     folds = of_each(document, resolved, folder, offline=options.offline)
     chosen = [plan.choose(made, options.only, options.until) for _, _, made in folds]
-    whole = resumed or fresh(RunDir(folder), resolved, document)
+    if resumed is None:
+        startable(chosen[0])
+    together = plan.make(resolved, machine.look(), str(folder), offline=options.offline)
+    whole = resumed or fresh(RunDir(folder), together, document)
+    each = zip(folds, chosen, strict=True)
+    if any(launch.stage == "train" and not rundir.done("train") for (rundir, *_), some in each for launch in some):
+        fitting(together, document.source)
     with runs.owned(whole):
         for (rundir, changed, made), launches in zip(folds, chosen, strict=True):
             sys.stdout.write(f"{rundir.path.name} of {len(folds)}\n")
             runs.set_state(whole, "running", rundir.path.name)
             if not rundir.recipe.is_file():
-                runs.write(rundir, made, document.text, planview.values(made, changed.source))
+                runs.write(
+                    rundir, made, document.text, planview.values(made, changed.source, prepared.rows(made.recipe))
+                )
             with runs.owned(rundir) as lock:
-                finish(rundir, made, launches, lock)
+                fold(whole, rundir, made, launches, lock)
         runs.set_state(whole, "done" if gathered(whole, [rundir for rundir, _, _ in folds]) else "partial", None)
     sys.stdout.write(summary.summary(whole) + "\n")
+
+
+def fold(whole: RunDir, rundir: RunDir, made: Plan, launches: Sequence[Launch], lock: int) -> None:
+    """One run of the whole, which has failed where this one does."""
+    try:
+        finish(rundir, made, launches, lock)
+    except StageError:
+        runs.set_state(whole, "failed", rundir.path.name)
+        raise
 
 
 def of_each(
@@ -67,13 +85,13 @@ def of_each(
     return found
 
 
-def fresh(whole: RunDir, resolved: Resolved, document: Document) -> RunDir:
+def fresh(whole: RunDir, made: Plan, document: Document) -> RunDir:
     """A folder that is known by its `recipe.json`, as a run's."""
-    settled = plan.settle(resolved, machine.look())
     write_text(whole / "recipe.yaml", document.text)
     write_text(whole / runs.STARTED, f"{Path.cwd()}\n")
-    text = json.dumps({"values": settled.values, "sources": settled.sources}, indent=2, ensure_ascii=False)
+    text = json.dumps({"values": made.values, "sources": made.sources}, indent=2, ensure_ascii=False)
     write_text(whole.recipe, text + "\n")
+    sys.stdout.write(planview.text(made, prepared.rows(made.recipe), commands=False))
     return whole
 
 

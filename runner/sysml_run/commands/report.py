@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sysml_run import peaks, runs, summary
+from sysml_run import crossval, peaks, runs, summary
 from sysml_run.errors import UsageError
 from sysml_run.measures import MINUS, measures
 from sysml_run.rundir import RunDir, read_json
@@ -23,7 +23,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def as_data(found: list[RunDir]) -> str:
-    """`{"runs": [{"path", "name", "state", "stages": {name: record}, "memory", "evaluation", "report"}]}`."""
+    """`{"runs": [{"path", "name", "state", "stages": {name: record}, "memory", "evaluation", ...}]}`.
+
+    And `cross_validation` and `report`; null for what a run does not have.
+    """
     made = [
         {
             "path": str(each.path),
@@ -32,6 +35,7 @@ def as_data(found: list[RunDir]) -> str:
             "stages": summary.records(each),
             "memory": _memory(each),
             "evaluation": _evaluation(each) or None,
+            "cross_validation": read_json(each / crossval.NAME) if (each / crossval.NAME).is_file() else None,
             "report": str(each / "report.html") if (each / "report.html").is_file() else None,
         }
         for each in found

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from sysml_run import caches, doctor, machine, outlook, plan, planview, prepared, runs, summary
+from sysml_run import caches, doctor, machine, plan, planview, prepared, runs, summary
 from sysml_run.document import Document
 from sysml_run.errors import UsageError
 from sysml_run.estimate import disk
@@ -22,7 +22,7 @@ from sysml_run.wording import closest
 
 from . import folds
 from .load import load, ready
-from .stages import finish
+from .stages import finish, fitting, startable
 
 
 def run(options: argparse.Namespace) -> int:
@@ -101,13 +101,6 @@ def _stages(recipe: Recipe, options: argparse.Namespace) -> list[str]:
     return [name for name in names[: last + 1] if not options.only or name in options.only]
 
 
-def fitting(made: Plan, source: str) -> None:
-    """Warn where training is not expected to fit its device; the estimate has a band, so nothing is refused."""
-    found = verdict(made.recipe, made.machine)
-    if found is not None and found.word == "does not fit":
-        sys.stderr.write(f"warning: {outlook.judged(found)}\n  sysml-run plan {source} --fit says what would\n")
-
-
 def one(document: Document, resolved: Resolved, options: argparse.Namespace, wanted: str | None) -> None:
     """Plan, make or find the run directory, run its stages, and print what came of it."""
     folder, only = runs.new_path(options.runs, resolved.recipe.name), options.only
@@ -123,9 +116,7 @@ def one(document: Document, resolved: Resolved, options: argparse.Namespace, wan
         only = ["train", *only]  # which takes what is trained, and prepares the rows
     launches = plan.choose(made, only, options.until)
     if rundir is None:
-        if launches[0].stage not in ("prepare", "teacher", "train"):
-            hint = f"add --resume to --only {launches[0].stage}, or name a model trained elsewhere with model.trained"
-            raise UsageError(f"{launches[0].stage} wants a run that has trained", hint)
+        startable(launches)
         rundir = _fresh(RunDir(folder), made, document)
     if any(launch.stage == "train" and not rundir.done("train") for launch in launches):
         fitting(made, document.source)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from sysml_run import caches, counts, exports, slices, teachers
+from sysml_run import caches, counts, crossval, exports, slices, teachers
 from sysml_run.errors import UsageError
 from sysml_run.modelref import locate
 from sysml_run.recipe import Gguf, HardwareCpu, HardwareTpu, Recipe
@@ -57,7 +57,7 @@ def needed(recipe: Recipe) -> Disk | None:
     copies = sum(int(found.total * exports.bits(export) / 8) for export in wanted)
     ggufs = any(isinstance(export, Gguf) for export in wanted)
     packed = whole + copies + (found.adapter_bytes or 0)
-    return Disk(
+    room = Disk(
         download=_download(recipe, found.total) + _download_of_teacher(recipe),
         checkpoints=_checkpoints(recipe) * _checkpoint(recipe),
         model=whole if found.adapter_bytes is None else found.adapter_bytes,
@@ -67,6 +67,8 @@ def needed(recipe: Recipe) -> Disk | None:
         package=packed,
         published=0 if recipe.artifacts.dir is None else packed,
     )
+    measured = recipe.evaluation.cross_validation is not None  # and nothing is made of the model
+    return replace(room, merged=0, quantized=0, scratch=0, package=0, published=0) if measured else room
 
 
 def memory(recipe: Recipe) -> dict[str, int]:
@@ -76,7 +78,7 @@ def memory(recipe: Recipe) -> dict[str, int]:
     except (UsageError, OSError):
         return {}
     stages = [*(["merge"] if recipe.lora else []), *(["quantize"] if recipe.quantization.export else [])]
-    return {} if found is None else dict.fromkeys(stages, 4 * found.total)
+    return {} if found is None or recipe.evaluation.cross_validation else dict.fromkeys(stages, 4 * found.total)
 
 
 def teacher(recipe: Recipe) -> int | None:
@@ -121,7 +123,7 @@ def short(recipe: Recipe, stages: Collection[str], free: Free, host: int, *, sta
 
 
 def _disk(recipe: Recipe, found: Disk, stages: Collection[str], free: Free, *, started: bool) -> Short:
-    parts = _wanted(found, stages, started=started)
+    parts = {name: crossval.runs(recipe) * size for name, size in _wanted(found, stages, started=started).items()}
     if free.beside and "package" in stages:
         parts["published"] = found.published
     fetched = found.download if "train" in stages and not started else 0

@@ -49,7 +49,7 @@ def describe(recipe: Recipe, found: Architecture, state: State) -> Step:
         buffers=buffers(recipe, state),
         made=_made(recipe, found),
         folded=_folded(recipe, found),
-        updating=_updating(recipe, state),
+        updating=updating(recipe, state),
         context=context(recipe),
         cast=_cast(found, checkpointed=checkpointed) if autocast and full else 0,
     )
@@ -142,10 +142,14 @@ def _gathered(recipe: Recipe, found: Architecture) -> int:
     """
     if isinstance(recipe.hardware, HardwareTpu):
         return (4 if recipe.lora is None else 2) * max(2 * layer(found), found.vocab_size * found.hidden_size)
+    return whole(recipe, found.num_hidden_layers * layer(found) + ends(found), layer(found))
+
+
+def whole(recipe: Recipe, numbers: int, one: int) -> int:
+    """Bytes of weights that ZeRO-3 has whole at once, of a model of so many `numbers` with `one` layer of so many."""
+    assert not isinstance(recipe.hardware, HardwareTpu)
     apart = _world(recipe) > 1 or recipe.hardware.offload.parameters != "none"
-    if recipe.hardware.zero_stage == 3 and apart:
-        return _width(recipe) * min(found.num_hidden_layers * layer(found) + ends(found), LIVE + layer(found))
-    return 0
+    return _width(recipe) * min(numbers, LIVE + one) if recipe.hardware.zero_stage == 3 and apart else 0
 
 
 def buffers(recipe: Recipe, state: State) -> int:
@@ -158,7 +162,7 @@ def buffers(recipe: Recipe, state: State) -> int:
     return state.gradients if _world(recipe) > 1 else 0
 
 
-def _updating(recipe: Recipe, state: State) -> int:
+def updating(recipe: Recipe, state: State) -> int:
     """DeepSpeed widens its share of 16-bit gradients to fp32 before the optimizer's step, which is done in place."""
     stage, half = getattr(recipe.hardware, "zero_stage", None), recipe.hardware.precision != "fp32"
     if stage is None or not half or not state.optimizer:

@@ -45,9 +45,12 @@ def of(recipe: Recipe, found: Traced) -> Estimate:
     if isinstance(recipe.hardware, HardwareCpu):  # where gradients count at every moment
         around = cpu.around(recipe, found.passing, found.copied) + found.mapped
         return Estimate(weights, gradients, optimizer, found.passing, 0, around, host, BAND)
-    waiting, passing = min(found.waiting, gradients), found.activations
-    if waiting + passing < gradients:  # then the optimizer's step is the fullest moment
-        waiting, passing = gradients, 0
     own = State(weights, gradients, optimizer, host)
-    around = recipes.context(recipe) + recipes.buffers(recipe, own) + round(peak.FITTED.slack * passing)
-    return Estimate(weights, waiting, optimizer, passing, 0, around, host, BAND)
+    exchanged = recipes.buffers(recipe, own) + recipes.whole(recipe, found.total, 0)
+    most = max(
+        peak.Moment(min(found.waiting, gradients), found.activations, 0, exchanged),
+        peak.Moment(gradients, 0, 0, recipes.updating(recipe, own)),
+        key=lambda moment: moment.total,
+    )
+    around = recipes.context(recipe) + round(most.buffers + peak.FITTED.slack * most.passing)
+    return Estimate(weights, round(most.gradients), optimizer, round(most.activations), 0, around, host, BAND)

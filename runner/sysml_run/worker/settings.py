@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sysml_run.errors import StageError
-from sysml_run.recipe import AdamW, AdamW8bit, HardwareGpu, Lion, Lion8bit, Lora, Optimizer, Recipe
+from sysml_run.recipe import AdamW, AdamW8bit, Evaluation, HardwareGpu, Lion, Lion8bit, Lora, Optimizer, Recipe
 from sysml_run.schedule import PLATEAU
 from sysml_run.schema import load
 
@@ -30,8 +30,7 @@ def arguments(recipe: Recipe, folder: str, name: str | None = None) -> Any:
     from . import ranks, zero
     from .xla import device as xla
 
-    training, evaluation = recipe.training, recipe.evaluation
-    metric = evaluation.best.metric if evaluation.best else "eval_loss"
+    training = recipe.training
     on_cpu, on_xla = recipe.hardware.accelerator == "cpu", xla.wanted(recipe)
     if on_xla:
         xla.ready()
@@ -57,11 +56,7 @@ def arguments(recipe: Recipe, folder: str, name: str | None = None) -> Any:
         save_strategy="steps" if training.save_steps else "epoch",
         save_steps=training.save_steps or 500,
         save_total_limit=training.keep_checkpoints,
-        eval_strategy="steps" if evaluation.every_steps else "no",
-        eval_steps=evaluation.every_steps,
-        load_best_model_at_end=evaluation.best is not None,
-        metric_for_best_model=metric if evaluation.every_steps else None,
-        greater_is_better=False if evaluation.every_steps else None,
+        **measuring(recipe.evaluation),
         restore_callback_states_from_checkpoint=True,  # how often early stopping has waited already
         bf16=recipe.hardware.precision == "bf16" and not on_xla and not (on_cpu and zero.on()),
         fp16=recipe.hardware.precision == "fp16",
@@ -83,6 +78,18 @@ def arguments(recipe: Recipe, folder: str, name: str | None = None) -> Any:
     if zero.on():
         zero.join(on_cpu)
     return found
+
+
+def measuring(chosen: Evaluation) -> dict[str, Any]:
+    """When the validation loss is measured in training, and by what checkpoints are compared then."""
+    metric = chosen.best.metric if chosen.best else "eval_loss"
+    return {
+        "eval_strategy": "steps" if chosen.every_steps else "no",
+        "eval_steps": chosen.every_steps,
+        "load_best_model_at_end": chosen.best is not None,
+        "metric_for_best_model": metric if chosen.every_steps else None,
+        "greater_is_better": False if chosen.every_steps else None,
+    }
 
 
 def optimizer_class(recipe: Recipe) -> str:

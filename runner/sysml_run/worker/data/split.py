@@ -95,7 +95,9 @@ def divide(
     if folds:
         free = np.flatnonzero(taken == 0)
         if len(free) < folds.folds:
-            raise DataError(f"{folds.folds} folds take as many groups: {hint(split, keys)}", "write fewer folds")
+            by = f" by {split.group_by}" if split.group_by else ""
+            message = f"{folds.folds} folds take as many groups, and beside test there are {len(free)}{by}"
+            raise DataError(message, "write fewer folds, or group less")
         numbers = deal(free.tolist(), Contents(groups, codes), folds.folds)
         taken[free[numbers == (folds.fold or 1) - 1]] = SIDES.index("validation")
     return taken[groups.of]
