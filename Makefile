@@ -15,7 +15,7 @@ quickstart: $(READY) examples/data/findings.tar.gz
 
 # Two at a time; the threads of one that waits leave the cores to the other.
 test: $(EXPORTS)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-tpu:
 	tools/test_tpu.sh

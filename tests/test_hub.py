@@ -114,6 +114,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Hub) -> None:
         monkeypatch.delenv(name)
     for name in (*caches.TOKENS, "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # as read when something imported it first
     monkeypatch.setenv("HF_ENDPOINT", f"{server.address}/")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "home/token"))

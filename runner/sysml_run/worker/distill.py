@@ -17,9 +17,10 @@ LEAST = -1e4  # nats; in place of the logarithm of nothing, whose product with n
 
 
 def likeliest(scaled: Any, k: int) -> tuple[Any, Any]:
-    """Of logits (positions, words) that are divided by the temperature already: the `k` likeliest words (positions, k)
+    """The `k` likeliest words (positions, k) and the logarithms of their probabilities (positions, k + 1).
 
-    and the logarithms of their probabilities (positions, k + 1), the last that of all other words together.
+    `scaled` are logits (positions, words), divided by the temperature already; the last logarithm is that of all other
+    words together.
     """
     import torch
 
