@@ -234,6 +234,8 @@ def test_the_cause_is_who_was_killed_though_another_that_fell_over_it_is_named_f
     write_json(rundir.error, {"message": failures.FOLLOWING[-1], "hint": ""})
     found = failures.failure("train", 1, rundir)
     assert found.message == "process 2 of train was killed, most likely for lack of memory"
+    write_json(rundir.error, {"message": "a process of the run hung", "hint": ""})  # and the launcher killed it
+    assert failures.failure("train", 1, rundir).message == "train failed: a process of the run hung"
     assert failures.killed(1, reported(1, 1)) is None
     assert failures.killed(1, reported(-9, -6)) == ("process 0 of ", "SIGKILL")
 

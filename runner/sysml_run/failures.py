@@ -142,7 +142,8 @@ def failure(stage: str, code: int, rundir: RunDir, begin: int = 0) -> StageError
     """
     log, said = rundir.log(stage), tail(rundir.log(stage), LAST, begin)
     left = read_json(rundir.error) if rundir.error.is_file() else {}
-    ended = killed(code, said)
+    fell = left.get("message") in (None, *FOLLOWING)  # over another's end
+    ended = killed(code, said, others=fell)
     row = known(said, several=several(stage, rundir))
     follows = ended is not None and (ended[1] == "SIGKILL" or left.get("message") in FOLLOWING)
     if left.get("message") and not follows:
@@ -166,11 +167,11 @@ def several(stage: str, rundir: RunDir) -> bool:
     return stage == "train" and not alone
 
 
-def killed(code: int, said: str) -> tuple[str, str] | None:
+def killed(code: int, said: str, *, others: bool = True) -> tuple[str, str] | None:
     """Which process a signal ended, and the signal's name; None where none did. `said` is the end of the log.
 
     Of several processes the others then fail too, for want of the first. torch's launcher names the root cause last,
-    and takes one at random for it where it sees two at the same look.
+    and takes one at random for it where it sees two at the same look: `others` are asked too.
     """
     if code < 0 or code == 128 + signal.SIGKILL:
         number = code - 128 if code > 0 else -code
@@ -179,8 +180,8 @@ def killed(code: int, said: str) -> tuple[str, str] | None:
     if behind:
         return "", behind[1]
     _, _, report = said.rpartition("Failures:")
-    others, _, cause = report.partition("Root Cause")
-    found = REPORTED.search(cause) or REPORTED.search(others)
+    beside, _, cause = report.partition("Root Cause")
+    found = REPORTED.search(cause) or (REPORTED.search(beside) if others else None)
     return (f"process {found[1]} of ", found[2]) if found else None
 
 
